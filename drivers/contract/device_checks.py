@@ -1,0 +1,89 @@
+"""Devices of running domains."""
+
+from __future__ import annotations
+
+from drivers.contract import documents
+from drivers.contract.bed import Bed, expect, refused, require, within
+from drivers.errors import HostTimeout, Refused
+
+
+async def a_device_is_attached_once(bed: Bed) -> None:
+    """A device is plugged into the running domain and its definition, once; it is seen with address and source."""
+    volume = await bed.volume()
+    identifier = await bed.running()
+    device = documents.disk(volume.path, "qcow2", target="vdb", alias="ua-disk-data")
+    for _ in range(2):
+        await bed.host.attach_device(identifier, device)
+        seen = require(bed.seen(identifier), "seen")
+        found = [device for device in seen.devices if device.alias == "ua-disk-data"]
+        expect(len(found) == 1, f"{len(found)} devices of that alias")
+        expect((found[0].target, found[0].source) == ("vdb", volume.path), f"{found[0]}")
+        expect((found[0].address or "").startswith("pci:"), f"address: {found[0].address}")
+        expect(volume.path in seen.images, f"images: {seen.images}")
+    expect((await bed.host.domain_xml(identifier, inactive=True)).count("ua-disk-data") == 1, "in the definition")
+    await bed.host.destroy(identifier)
+    await bed.host.attach_device(identifier, device)
+    expect((await bed.host.domain_xml(identifier)).count("ua-disk-data") == 1, "still once")
+
+
+async def an_absent_device_is_detached(bed: Bed) -> None:
+    """Detaching an absent device is done; from a domain that is off a device goes at once."""
+    volume = await bed.volume()
+    identifier = await bed.defined(documents.disk(volume.path, "qcow2", alias="ua-disk-data"))
+    for _ in range(2):
+        await bed.host.detach_device(identifier, "ua-disk-data")
+        expect("ua-disk-data" not in await bed.host.domain_xml(identifier), "gone from the definition")
+    expect(require(bed.seen(identifier), "seen").images == (), "and from what is seen")
+
+
+async def a_guest_may_keep_a_device(bed: Bed) -> None:
+    """A guest that does not give a device up makes the call raise HostTimeout in time, and the definition keeps it."""
+    volume = await bed.volume()
+    identifier = await bed.running(documents.disk(volume.path, "qcow2", alias="ua-disk-data"))
+    await bed.host.suspend(identifier)
+    with within(40.0, "detaching"):
+        await refused(bed.host.detach_device(identifier, "ua-disk-data"), HostTimeout)
+    expect("ua-disk-data" in await bed.host.domain_xml(identifier, inactive=True), "the definition keeps it")
+
+
+async def a_medium_can_be_changed(bed: Bed) -> None:
+    """The medium of a CD-ROM drive is changed and taken out in the running domain and its definition."""
+    medium = await bed.volume("raw", suffix=".iso")
+    identifier = await bed.running(documents.cdrom(None))
+    for path in (medium.path, medium.path, None):
+        await bed.host.update_device(identifier, documents.cdrom(path))
+        drives = [device for device in require(bed.seen(identifier), "seen").devices if device.alias == "ua-cdrom"]
+        expect([drive.source for drive in drives] == [path], f"{drives}")
+        inactive = await bed.host.domain_xml(identifier, inactive=True)
+        expect((medium.path in inactive) is (path is not None), "the definition says the same")
+    expect(require(bed.seen(identifier), "seen").images == (), "a CD-ROM is no image that is written")
+
+
+async def a_disk_in_use_grows_and_never_shrinks(bed: Bed) -> None:
+    """A running domain's disk grows; asking again, or for less, changes nothing."""
+    volume = await bed.volume(capacity=2**20)
+    identifier = await bed.running(documents.disk(volume.path, "qcow2"))
+    for size in (4 * 2**20, 4 * 2**20, 2**20):
+        await bed.host.resize_block(identifier, volume.path, size)
+    await bed.host.destroy(identifier)
+    sizes = {found.name: found.capacity for found in await bed.host.list_volumes(bed.directory)}
+    expect(sizes[volume.name] == 4 * 2**20, f"{sizes[volume.name]} bytes")
+
+
+async def a_device_that_cannot_work_is_refused(bed: Bed) -> None:
+    """A device over a missing file is refused, and no document has it."""
+    identifier = await bed.running()
+    device = documents.disk(f"{bed.directory}/contract-none.qcow2", "qcow2", target="vdb", alias="ua-disk-data")
+    await refused(bed.host.attach_device(identifier, device), Refused)
+    for inactive in (False, True):
+        expect("ua-disk-data" not in await bed.host.domain_xml(identifier, inactive=inactive), f"inactive={inactive}")
+
+
+CHECKS = (
+    a_device_is_attached_once,
+    an_absent_device_is_detached,
+    a_guest_may_keep_a_device,
+    a_medium_can_be_changed,
+    a_disk_in_use_grows_and_never_shrinks,
+    a_device_that_cannot_work_is_refused,
+)

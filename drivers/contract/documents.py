@@ -1,0 +1,100 @@
+"""The documents that the checks send, and a guest of 512 bytes."""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from drivers.hypervisor import HostFacts
+
+METADATA_URI = "https://hostler.dev/domain/v1"
+
+_POWER_OFF = bytes.fromhex(
+    "ba0406"  # mov dx, 0x604   the power management register that SeaBIOS sets up on q35 and pc
+    "b80020"  # mov ax, 0x2000  sleep enable, sleep type 0: soft off
+    "ef"  # out dx, ax
+    "f4"  # hlt
+    "ebfd"  # jmp to the hlt
+)
+BOOT_SECTOR = _POWER_OFF.ljust(510, b"\0") + b"\x55\xaa"
+"""A boot sector whose only act is to power its machine off, as an operating system would."""
+
+
+def domain(name: str, uuid: str, facts: HostFacts, *devices: str, epoch: int = 1) -> str:
+    """A small machine of the host's newest q35 (or else pc) type; it runs firmware only, unless a disk can boot."""
+    machine = next(types[0] for family in ("q35", "pc") if (types := facts.machines.get(family)))
+    root = etree.Element("domain", type=facts.virtualization)
+    etree.SubElement(root, "name").text = name
+    etree.SubElement(root, "uuid").text = uuid
+    etree.SubElement(root, "metadata").append(etree.fromstring(metadata(name, uuid, epoch)))
+    etree.SubElement(root, "memory", unit="MiB").text = "16"
+    etree.SubElement(root, "vcpu").text = "1"
+    os = etree.SubElement(root, "os")
+    etree.SubElement(os, "type", arch=facts.architecture, machine=machine).text = "hvm"
+    etree.SubElement(etree.SubElement(root, "features"), "acpi")
+    parts = etree.SubElement(root, "devices")
+    if "q35" in machine:
+        etree.SubElement(parts, "controller", type="pci", model="pcie-root")
+        for _ in range(6):
+            etree.SubElement(parts, "controller", type="pci", model="pcie-root-port")
+    for device in devices:
+        parts.append(etree.fromstring(device))
+    return etree.tostring(root).decode()
+
+
+def metadata(name: str, uid: str, epoch: int) -> str:
+    """Our stamp."""
+    root = etree.Element(f"{{{METADATA_URI}}}vm", nsmap={None: METADATA_URI})
+    root.attrib.update(
+        {"installation": "contract", "namespace": "contract", "name": name, "uid": uid, "epoch": str(epoch)}
+    )
+    section = etree.SubElement(root, f"{{{METADATA_URI}}}section")
+    section.attrib.update({"name": "cpu", "sha": f"sha-{epoch}"})
+    return etree.tostring(root).decode()
+
+
+def disk(path: str, form: str, *, target: str = "vda", alias: str | None = None) -> str:
+    """A virtio disk over a file."""
+    root = etree.Element("disk", type="file", device="disk")
+    etree.SubElement(root, "driver", name="qemu", type=form)
+    etree.SubElement(root, "source", file=path)
+    etree.SubElement(root, "target", dev=target, bus="virtio")
+    etree.SubElement(root, "alias", name=alias or f"ua-disk-{target}")
+    return etree.tostring(root).decode()
+
+
+def cdrom(path: str | None) -> str:
+    """A CD-ROM drive with a medium, or without."""
+    root = etree.Element("disk", type="file", device="cdrom")
+    etree.SubElement(root, "driver", name="qemu", type="raw")
+    if path is not None:
+        etree.SubElement(root, "source", file=path)
+    etree.SubElement(root, "target", dev="sda", bus="sata")
+    etree.SubElement(root, "readonly")
+    etree.SubElement(root, "alias", name="ua-cdrom")
+    return etree.tostring(root).decode()
+
+
+def network_card(bridge: str) -> str:
+    """A network card on a bridge."""
+    root = etree.Element("interface", type="bridge")
+    etree.SubElement(root, "source", bridge=bridge)
+    etree.SubElement(root, "model", type="virtio")
+    return etree.tostring(root).decode()
+
+
+def pool(name: str, path: str) -> str:
+    """A storage pool over a directory."""
+    root = etree.Element("pool", type="dir")
+    etree.SubElement(root, "name").text = name
+    etree.SubElement(etree.SubElement(root, "target"), "path").text = path
+    return etree.tostring(root).decode()
+
+
+def volume(name: str, form: str, capacity: int, allocation: int = 0) -> str:
+    """A volume."""
+    root = etree.Element("volume")
+    etree.SubElement(root, "name").text = name
+    etree.SubElement(root, "capacity", unit="bytes").text = str(capacity)
+    etree.SubElement(root, "allocation", unit="bytes").text = str(allocation)
+    etree.SubElement(etree.SubElement(root, "target"), "format", type=form)
+    return etree.tostring(root).decode()

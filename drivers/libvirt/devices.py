@@ -1,0 +1,59 @@
+"""Device calls of running and of defined domains, blocking. A device is known by its alias in both documents."""
+
+from __future__ import annotations
+
+import libvirt
+
+from drivers.errors import Refused
+from drivers.libvirt.domains import affected, lookup
+from drivers.libvirt.xmlread import aliases, device_alias
+
+
+def _places(domain: libvirt.virDomain) -> dict[int, int]:
+    """Flag of each document that the domain has → flag that reads it."""
+    flags = affected(domain)
+    places = {
+        libvirt.VIR_DOMAIN_AFFECT_LIVE: 0,
+        libvirt.VIR_DOMAIN_AFFECT_CONFIG: libvirt.VIR_DOMAIN_XML_INACTIVE,
+    }
+    return {place: reading for place, reading in places.items() if flags & place}
+
+
+def attach(connection: libvirt.virConnect, uuid: str, xml: str) -> None:
+    """Attach wherever the domain lacks a device of that alias."""
+    alias = device_alias(xml)
+    if alias is None:
+        raise Refused("a device without an alias could not be found again: it is not attached", reason="InvalidDomain")
+    domain = connection.lookupByUUIDString(uuid)
+    missing = 0
+    for place, reading in _places(domain).items():
+        if alias not in aliases(domain.XMLDesc(reading)):
+            missing |= place
+    if missing:
+        domain.attachDeviceFlags(xml, missing)
+
+
+def present(connection: libvirt.virConnect, uuid: str, alias: str) -> int:
+    """Flags of the documents that have a device of that alias; 0 for an absent domain or device."""
+    domain = lookup(connection, uuid)
+    if domain is None:
+        return 0
+    return sum(place for place, reading in _places(domain).items() if alias in aliases(domain.XMLDesc(reading)))
+
+
+def detach(connection: libvirt.virConnect, uuid: str, alias: str, place: int) -> None:
+    """Ask for a device to be given up (place LIVE: by the guest, in its own time), or take it from the definition."""
+    connection.lookupByUUIDString(uuid).detachDeviceAlias(alias, place)
+
+
+def update(connection: libvirt.virConnect, uuid: str, xml: str) -> None:
+    """Change a device in place, in every document that the domain has."""
+    domain = connection.lookupByUUIDString(uuid)
+    domain.updateDeviceFlags(xml, affected(domain))
+
+
+def resize_block(connection: libvirt.virConnect, uuid: str, path: str, size: int) -> None:
+    """Grow a running domain's disk; one that is as large or larger is left as it is."""
+    domain = connection.lookupByUUIDString(uuid)
+    if domain.blockInfo(path)[0] < size:
+        domain.blockResize(path, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)

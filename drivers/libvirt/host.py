@@ -1,0 +1,275 @@
+"""A host behind libvirt, as the contract has it: each method is a call on the lane where it can delay nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Concatenate, ParamSpec
+from weakref import WeakValueDictionary
+
+import libvirt
+
+from drivers.errors import HostTimeout, HostUnavailable, NotFound, Refused
+from drivers.hypervisor import (
+    ConnectionView,
+    CPUModel,
+    GuestFacts,
+    HostFacts,
+    HostListener,
+    HostTarget,
+    PoolInfo,
+    Volume,
+)
+from drivers.libvirt import devices, domains, facts
+from drivers.libvirt.channel import Channel, Observer
+from drivers.libvirt.link import Link
+from drivers.libvirt.storage import Storage
+
+P = ParamSpec("P")
+
+CALL_SECONDS = 15.0
+START_SECONDS = 60.0
+DESTROY_SECONDS = 30.0
+DEVICE_SECONDS = 30.0
+DETACH_SECONDS = 10.0
+"""How long a guest has to give a device up."""
+AGENT_SECONDS = 15.0
+
+
+class LibvirtHost:
+    """One host; a Hypervisor."""
+
+    def __init__(self, target: HostTarget, listener: HostListener, observe: Observer) -> None:
+        """Must be made within a running event loop; connects once `start` is called."""
+        self._link = Link(target, listener, observe)
+        self._guest_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._storage = Storage(self._link, self._link.image_in_use)
+        self._link.on_pool_change(self._storage.forget)
+
+    @property
+    def name(self) -> str:
+        """Name of the Host object."""
+        return self._link.target.name
+
+    @property
+    def target(self) -> HostTarget:
+        """How it is reached."""
+        return self._link.target
+
+    def open(self) -> None:
+        """Begin to connect. Never blocks."""
+        self._link.start()
+
+    async def close(self) -> None:
+        """Disconnect for good."""
+        await self._link.close()
+
+    def view(self) -> ConnectionView:
+        """See Hypervisor."""
+        return self._link.view()
+
+    async def refresh(self, uuid: str | None = None) -> ConnectionView:
+        """See Hypervisor."""
+        return await self._link.refresh(uuid)
+
+    async def refresh_facts(self) -> HostFacts:
+        """See Hypervisor."""
+        return await self._link.refresh_facts()
+
+    async def baseline_cpu(self, cpus: Sequence[str]) -> CPUModel:
+        """See Hypervisor."""
+        return await self._link.slow.call("baseline_cpu", facts.baseline, CALL_SECONDS, cpus)
+
+    # Domains -------------------------------------------------------------------------------------------------------
+
+    async def define(self, xml: str) -> None:
+        """See Hypervisor."""
+        uuid = await self._link.control.call("define", domains.define, CALL_SECONDS, xml)
+        await self._link.read_soon(uuid)
+
+    async def start(self, uuid: str, *, paused: bool = False) -> None:
+        """See Hypervisor."""
+        await self._on_domain(self._link.control, "start", domains.start, START_SECONDS, uuid, paused=paused)
+
+    async def shutdown(self, uuid: str) -> None:
+        """See Hypervisor."""
+        seen = self._link.store.get(uuid)
+        if seen is not None and seen.agent_connected:
+            try:
+                await self._on_guest("shutdown_by_agent", domains.shutdown_by_agent, AGENT_SECONDS, uuid)
+            except (Refused, HostTimeout):
+                # The agent did not answer; the button is left.
+                pass
+            else:
+                return
+        await self._on_guest("shutdown", domains.press_power, CALL_SECONDS, uuid)
+
+    async def destroy(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_domain(self._link.control, "destroy", domains.destroy, DESTROY_SECONDS, uuid)
+
+    async def reboot(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("reboot", domains.reboot, AGENT_SECONDS, uuid)
+
+    async def reset(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("reset", domains.reset, CALL_SECONDS, uuid)
+
+    async def suspend(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("suspend", domains.suspend, CALL_SECONDS, uuid)
+
+    async def resume(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("resume", domains.resume, CALL_SECONDS, uuid)
+
+    async def undefine(self, uuid: str, *, remove_nvram: bool = False) -> None:
+        """See Hypervisor."""
+        await self._on_domain(
+            self._link.control, "undefine", domains.undefine, CALL_SECONDS, uuid, remove_nvram=remove_nvram
+        )
+
+    async def domain_xml(self, uuid: str, *, inactive: bool = False) -> str:
+        """See Hypervisor."""
+        control = self._link.control
+        return await control.call("domain_xml", domains.domain_xml, CALL_SECONDS, uuid, inactive=inactive)
+
+    async def set_metadata(self, uuid: str, xml: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("set_metadata", domains.set_metadata, CALL_SECONDS, uuid, xml)
+
+    async def attach_device(self, uuid: str, xml: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("attach_device", devices.attach, DEVICE_SECONDS, uuid, xml)
+
+    async def detach_device(self, uuid: str, alias: str) -> None:
+        """See Hypervisor. The definition gives the device up only after the guest did, so that both stay alike."""
+        try:
+            async with self._guest_turn("detach_device", uuid, DEVICE_SECONDS):
+                places = await self._detach_places(uuid, alias)
+                if places & libvirt.VIR_DOMAIN_AFFECT_LIVE:
+                    await self._unplug(uuid, alias)
+                if places & libvirt.VIR_DOMAIN_AFFECT_CONFIG:
+                    await self._detach(uuid, alias, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        except NotFound:
+            # Gone since it was looked for.
+            pass
+        await self._link.read_soon(uuid)
+
+    async def _unplug(self, uuid: str, alias: str) -> None:
+        with self._link.device_leaving(uuid, alias) as leaving:
+            try:
+                await self._detach(uuid, alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except Refused as error:
+                # The guest was asked before and has not answered yet.
+                if "in the process of unplug" not in error.message:
+                    raise
+            await asyncio.wait({leaving}, timeout=DETACH_SECONDS)
+        if leaving.cancelled():
+            raise HostUnavailable(f"detach {alias}: the connection broke", reason="ConnectionLost")
+        if leaving.done() and not leaving.result():
+            raise Refused(f"detach {alias}: the guest refused to give the device up", reason="GuestRefused")
+        # The event may have been missed, and the device gone all the same.
+        if await self._detach_places(uuid, alias) & libvirt.VIR_DOMAIN_AFFECT_LIVE:
+            raise HostTimeout(f"detach {alias}: the guest did not give the device up within {DETACH_SECONDS:g} s")
+
+    async def _detach(self, uuid: str, alias: str, place: int) -> None:
+        await self._link.slow.call("detach_device", devices.detach, DEVICE_SECONDS, uuid, alias, place)
+
+    async def _detach_places(self, uuid: str, alias: str) -> int:
+        return await self._link.slow.call("detach_device", devices.present, CALL_SECONDS, uuid, alias)
+
+    async def update_device(self, uuid: str, xml: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("update_device", devices.update, DEVICE_SECONDS, uuid, xml)
+
+    async def resize_block(self, uuid: str, path: str, size: int) -> None:
+        """See Hypervisor."""
+        await self._on_guest("resize_block", devices.resize_block, DEVICE_SECONDS, uuid, path, size)
+
+    async def query_guest(self, uuid: str) -> GuestFacts | None:
+        """See Hypervisor."""
+        return await self._link.query_guest(uuid)
+
+    async def _on_domain(
+        self,
+        channel: Channel,
+        what: str,
+        function: Callable[Concatenate[libvirt.virConnect, str, P], None],
+        deadline: float,
+        uuid: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Make a call that changes a domain, and read it anew, also after an error: a start may fail half way."""
+        try:
+            await channel.call(what, function, deadline, uuid, *args, **kwargs)
+        finally:
+            await self._link.read_soon(uuid)
+
+    async def _on_guest(
+        self,
+        what: str,
+        function: Callable[Concatenate[libvirt.virConnect, str, P], None],
+        deadline: float,
+        uuid: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Make a call that needs the domain's own QEMU, which may be frozen: on the slow lane, one per domain."""
+        async with self._guest_turn(what, uuid, deadline):
+            await self._on_domain(self._link.slow, what, function, deadline, uuid, *args, **kwargs)
+
+    @contextlib.asynccontextmanager
+    async def _guest_turn(self, what: str, uuid: str, deadline: float) -> AsyncIterator[None]:
+        """One domain's QEMU serves one call after the other anyway: waiting here costs no thread."""
+        turn = self._guest_turns.setdefault(uuid, asyncio.Lock())
+        try:
+            async with asyncio.timeout(deadline):
+                await turn.acquire()
+        except TimeoutError as error:
+            raise HostTimeout(f"{what}: another call to this guest hangs; it was not sent") from error
+        try:
+            yield
+        finally:
+            turn.release()
+
+    # Storage -------------------------------------------------------------------------------------------------------
+
+    async def ensure_pool(self, xml: str) -> PoolInfo:
+        """See Hypervisor."""
+        return await self._storage.ensure_pool(xml)
+
+    async def pool_info(self, pool: str) -> PoolInfo:
+        """See Hypervisor."""
+        return await self._storage.pool_info(pool)
+
+    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
+        """See Hypervisor."""
+        return await self._storage.list_volumes(pool, max_age)
+
+    async def create_volume(self, pool: str, xml: str) -> Volume:
+        """See Hypervisor."""
+        return await self._storage.create_volume(pool, xml)
+
+    async def copy_volume(self, pool: str, xml: str, source: str) -> Volume:
+        """See Hypervisor."""
+        return await self._storage.copy_volume(pool, xml, source)
+
+    async def resize_volume(self, pool: str, name: str, size: int) -> None:
+        """See Hypervisor."""
+        await self._storage.resize_volume(pool, name, size)
+
+    async def delete_volume(self, pool: str, name: str) -> None:
+        """See Hypervisor."""
+        await self._storage.delete_volume(pool, name)
+
+    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int) -> None:
+        """See Hypervisor."""
+        await self._storage.upload(pool, name, data, size)
+
+    def download(self, pool: str, name: str, *, limit: int | None = None) -> AsyncIterator[bytes]:
+        """See Hypervisor."""
+        return self._storage.download(pool, name, limit)

@@ -1,0 +1,260 @@
+"""Storage calls, blocking. A pool is known by its directory: whoever made it, and under whatever name, it is used.
+
+libvirt scans a pool's directory only when told to, makes volumes without looking at what others put there since, and
+refuses to scan while a copy runs in the pool. So a lookup that finds nothing scans before it believes it, and a copy
+runs in a pool of its own over the same directory (libvirt takes `/dir/.` for another directory than `/dir`; measured
+on 9.0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import libvirt
+from lxml import etree
+
+from drivers.errors import NotFound, Refused
+from drivers.hypervisor import PoolInfo, Volume
+from drivers.libvirt.xmlread import clean_path, pool_path, read_volume, volume_name
+
+_SCAN_SECONDS = 10.0
+"""How long a scan waits for volumes that are being made in the pool."""
+
+_COPY_POOL = "hostler-copy-"
+_SPELLINGS = 16
+"""How many copies can run in one directory at once."""
+
+
+def find_pool(connection: libvirt.virConnect, path: str) -> libvirt.virStoragePool | None:
+    """The pool over this directory, running or not; None when there is none."""
+    wanted = clean_path(path)
+    for pool in connection.listAllStoragePools(0):
+        try:
+            if pool_path(pool.XMLDesc(0)) == wanted:
+                return pool
+        except libvirt.libvirtError as error:
+            # Gone since it was listed.
+            if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_POOL:
+                raise
+    return None
+
+
+def ensure_pool(connection: libvirt.virConnect, xml: str) -> PoolInfo:
+    """Have a running pool over the document's directory. Raises Refused(PathMissing)."""
+    path = pool_path(xml)
+    pool = find_pool(connection, path)
+    if pool is None:
+        try:
+            pool = connection.storagePoolCreateXML(xml, 0)
+        except libvirt.libvirtError:
+            # Another process made it just now, under whatever name.
+            pool = find_pool(connection, path)
+            if pool is None:
+                raise
+    if not pool.isActive():
+        pool.create(0)
+    return pool_info(connection, path)
+
+
+def _running_pool(connection: libvirt.virConnect, path: str) -> libvirt.virStoragePool:
+    pool = find_pool(connection, path)
+    if pool is None or not pool.isActive():
+        raise NotFound(f"no storage pool is over {path} on this host", reason="NoPool")
+    return pool
+
+
+def scan(pool: libvirt.virStoragePool) -> None:
+    """Have libvirt look at the directory, once no volume is just being made in it."""
+    ends = time.monotonic() + _SCAN_SECONDS
+    while True:
+        try:
+            pool.refresh(0)
+        except libvirt.libvirtError as error:
+            busy = "asynchronous jobs running" in (error.get_error_message() or "")
+            if not busy or time.monotonic() > ends:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def pool_info(connection: libvirt.virConnect, path: str) -> PoolInfo:
+    """The file system's size and free space. libvirt asks for them when it scans."""
+    pool = _running_pool(connection, path)
+    scan(pool)
+    _, capacity, _, available = pool.info()
+    return PoolInfo(path=clean_path(path), capacity=capacity, available=available)
+
+
+def list_volumes(connection: libvirt.virConnect, path: str) -> tuple[Volume, ...]:
+    """Scan, and return the files."""
+    pool = _running_pool(connection, path)
+    scan(pool)
+    volumes = (_describe(volume) for volume in pool.listAllVolumes(0))
+    return tuple(sorted((volume for volume in volumes if volume is not None), key=lambda volume: volume.name))
+
+
+def _describe(volume: libvirt.virStorageVol) -> Volume | None:
+    try:
+        return read_volume(volume.XMLDesc(0))
+    except libvirt.libvirtError as error:
+        # Deleted since it was listed.
+        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
+            return None
+        raise
+
+
+def find_volume(pool: libvirt.virStoragePool, name: str) -> libvirt.virStorageVol | None:
+    """The volume of that name; the directory is scanned before it counts as absent."""
+    for attempt in range(2):
+        try:
+            return pool.storageVolLookupByName(name)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+                raise
+            if attempt == 0:
+                scan(pool)
+    return None
+
+
+def volume(connection: libvirt.virConnect, path: str, name: str) -> libvirt.virStorageVol:
+    """The volume of that name. Raises NotFound."""
+    found = find_volume(_running_pool(connection, path), name)
+    if found is None:
+        raise NotFound(f"there is no {name} in {path}", reason="VolumeMissing")
+    return found
+
+
+def volume_path(connection: libvirt.virConnect, path: str, name: str) -> str | None:
+    """The file's path, None when there is no such volume."""
+    found = find_volume(_running_pool(connection, path), name)
+    return None if found is None else found.path()
+
+
+def create_volume(connection: libvirt.virConnect, path: str, xml: str) -> Volume:
+    """Make a file. libvirt itself refuses one that is there, known to it or not."""
+    created = _describe(_running_pool(connection, path).createXML(xml, 0))
+    if created is None:
+        raise Refused(f"{volume_name(xml)} vanished from {path} right after it was made", reason="OperationFailed")
+    return created
+
+
+def delete_volume(connection: libvirt.virConnect, path: str, name: str) -> None:
+    """Delete a file; absent is done."""
+    found = find_volume(_running_pool(connection, path), name)
+    if found is None:
+        return
+    try:
+        found.delete(0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_VOL:
+            raise
+
+
+def resize_volume(connection: libvirt.virConnect, path: str, name: str, size: int) -> None:
+    """Grow a volume; one that is as large or larger is left as it is."""
+    found = volume(connection, path, name)
+    if found.info()[1] < size:
+        found.resize(size, 0)
+
+
+def copy_volume(connection: libvirt.virConnect, path: str, xml: str, source: str) -> Volume:
+    """Copy and convert, however long it takes."""
+    pool = _running_pool(connection, path)
+    name = volume_name(xml)
+    with _copy_pool(connection, path, name) as scratch:
+        original = find_volume(scratch, source)
+        if original is None:
+            raise NotFound(f"there is no {source} in {path}", reason="VolumeMissing")
+        scratch.createXMLFrom(xml, original, 0)
+    copied = find_volume(pool, name)
+    described = None if copied is None else _describe(copied)
+    if described is None:
+        raise Refused(f"{name} vanished from {path} right after it was made", reason="OperationFailed")
+    return described
+
+
+@contextmanager
+def _copy_pool(connection: libvirt.virConnect, path: str, name: str) -> Iterator[libvirt.virStoragePool]:
+    """A pool over the directory for this one copy, removed after it; one that a dead process left is taken over."""
+    pool_name = _COPY_POOL + hashlib.sha256(f"{clean_path(path)}/{name}".encode()).hexdigest()[:16]
+    pool = _left_over(connection, pool_name) or _new_copy_pool(connection, pool_name, clean_path(path))
+    try:
+        yield pool
+    finally:
+        pool.destroy()
+
+
+def _left_over(connection: libvirt.virConnect, pool_name: str) -> libvirt.virStoragePool | None:
+    for pool in connection.listAllStoragePools(0):
+        if pool.name() == pool_name:
+            # Busy: a copy that a dead process began still runs, and writes the same file. The error says so.
+            pool.refresh(0)
+            return pool
+    return None
+
+
+def _new_copy_pool(connection: libvirt.virConnect, pool_name: str, path: str) -> libvirt.virStoragePool:
+    taken = {pool_path(pool.XMLDesc(0)) for pool in connection.listAllStoragePools(0)}
+    spellings = (path + "/." * count for count in range(1, _SPELLINGS + 1))
+    for spelling in spellings:
+        if spelling in taken:
+            continue
+        root = etree.Element("pool", type="dir")
+        etree.SubElement(root, "name").text = pool_name
+        etree.SubElement(etree.SubElement(root, "target"), "path").text = spelling
+        return connection.storagePoolCreateXML(etree.tostring(root).decode(), 0)
+    raise Refused(f"{_SPELLINGS} copies run in {path} already", reason="OperationFailed")
+
+
+CHUNK = 256 * 1024
+"""Bytes of a stream that libvirt sends in one message."""
+
+
+def open_upload(connection: libvirt.virConnect, path: str, name: str, size: int) -> libvirt.virStream:
+    """A stream that writes size bytes into the volume from its beginning; what is zero takes no room there."""
+    found = volume(connection, path, name)
+    stream = connection.newStream(0)
+    found.upload(stream, 0, size, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+    return stream
+
+
+def open_download(connection: libvirt.virConnect, path: str, name: str, limit: int | None) -> libvirt.virStream:
+    """A stream of the volume's first limit bytes, or of all of them."""
+    found = volume(connection, path, name)
+    stream = connection.newStream(0)
+    found.download(stream, 0, limit or 0, 0)
+    return stream
+
+
+def send(connection: libvirt.virConnect, stream: libvirt.virStream, data: bytes) -> None:
+    """Send all of data."""
+    del connection
+    if data and data.count(0) == len(data):
+        stream.sendHole(len(data))
+        return
+    view = memoryview(data)
+    while view:
+        view = view[stream.send(bytes(view[:CHUNK])) :]
+
+
+def receive(connection: libvirt.virConnect, stream: libvirt.virStream) -> bytes:
+    """The next chunk; empty at the end."""
+    del connection
+    data = stream.recv(CHUNK)
+    return data if isinstance(data, bytes) else b""
+
+
+def finish(connection: libvirt.virConnect, stream: libvirt.virStream) -> None:
+    """End a stream and hear whether all of it arrived."""
+    del connection
+    stream.finish()
+
+
+def abort(connection: libvirt.virConnect, stream: libvirt.virStream) -> None:
+    """Give a stream up."""
+    del connection
+    stream.abort()

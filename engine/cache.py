@@ -1,0 +1,279 @@
+"""The newest known state of every watched object, for reading without asking the API server.
+
+Two writers feed it: the watch (`upsert`, `delete`), and our own writes, whose answers go in at once so that the next
+reconcile reads its own write. Both can be late, so an older `resourceVersion` never replaces a newer one, and a `uid`
+once deleted never comes back. A list (`replace`) repairs what a watch lost; only a list older than what was seen
+before it was asked for (the API's store was put back) is believed against these rules.
+
+Objects are kept as compact JSON, without what nobody here reads (managedFields, kubectl's copy of the manifest):
+a few KB each, against ten times that as dicts. Whatever is handed out is decoded for the caller: a private copy, and
+work, so that what is asked for all the time deserves an index.
+"""
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from engine.keys import Key, Keys, Object, Objects
+
+Listener = Callable[[Key, Object | None, Object | None], None]
+IndexFunction = Callable[[Object], Iterable[str]]
+
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_TOMBSTONES = 16384
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    uid: str
+    version: int
+    body: bytes
+
+    def decode(self) -> Object:
+        obj: Object = json.loads(self.body)
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        return obj
+
+
+@dataclass(slots=True)
+class _Index:
+    function: IndexFunction
+    keys: dict[str, set[Key]] = field(default_factory=dict)
+    values: dict[Key, frozenset[str]] = field(default_factory=dict)
+
+    def put(self, key: Key, values: frozenset[str]) -> None:
+        for gone in self.values.pop(key, frozenset()) - values:
+            self.keys[gone].discard(key)
+            if not self.keys[gone]:
+                del self.keys[gone]
+        for value in values:
+            self.keys.setdefault(value, set()).add(key)
+        if values:
+            self.values[key] = values
+
+
+@dataclass(slots=True)
+class _Kind:
+    entries: dict[Key, _Entry] = field(default_factory=dict)
+    indexes: dict[str, _Index] = field(default_factory=dict)
+    newest: int = 0
+    synced: bool = False
+
+
+class Cache:
+    """Objects by key. One event loop only; nothing in it waits."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, _Kind] = {}
+        self._buried: OrderedDict[str, None] = OrderedDict()
+        self._listeners: list[Listener] = []
+
+    # -- writing
+
+    def upsert(self, obj: Object) -> bool:
+        """Takes in an object from a watch event or a write's answer; True when something visible changed.
+
+        Ignored: an older version than the cached one of that name, and a uid that was deleted. A higher version with
+        the same content is remembered but is no change. ValueError when `resourceVersion` is no decimal integer.
+        """
+        key = Key.of(obj)
+        entry = _encode(obj)
+        kind = self._kind(key.kind)
+        held = kind.entries.get(key)
+        if entry.uid in self._buried or (held is not None and entry.version < held.version):
+            return False
+        return self._store(kind, key, held, entry)
+
+    def delete(self, key: Key, uid: str | None = None) -> bool:
+        """The object is gone; True when it was here. With `uid`, another object of that name stays."""
+        kind = self._kind(key.kind)
+        held = kind.entries.get(key)
+        if uid is not None:
+            self._bury(uid)
+        if held is None or (uid is not None and uid != held.uid):
+            return False
+        self._remove(kind, key, held)
+        return True
+
+    def mark(self, kind: str) -> int:
+        """The newest resourceVersion seen of a kind; taken before a list is asked for, and given to `replace`."""
+        return self._kind(kind).newest
+
+    def replace(
+        self,
+        kind: str,
+        objects: Iterable[Object],
+        resource_version: str,
+        *,
+        namespace: str | None = None,
+        mark: int = 0,
+    ) -> set[Key]:
+        """Takes in a complete list of a kind (in one namespace, if named); the keys that changed or vanished.
+
+        `resource_version` is the list's. What is newer than the list stays, and what was deleted since stays deleted.
+        When the list is older than `mark`, the store went back in time: then only the list counts.
+        """
+        state = self._kind(kind)
+        version = int(resource_version)
+        if version < mark:
+            _log.warning("the API server went back in time; believing its list", extra={"kind": kind})
+            return self._start_over(state, kind, objects, namespace)
+        changed = set[Key]()
+        listed = dict[Key, str]()
+        for obj in objects:
+            key = Key.of(obj)
+            listed[key] = obj["metadata"]["uid"]
+            if self.upsert(obj):
+                changed.add(key)
+        for key in self._vanished(state, listed, version, namespace):
+            self._remove(state, key, state.entries[key])
+            changed.add(key)
+        return changed
+
+    def compare(
+        self, kind: str, listed: Iterable[Object], resource_version: str, *, namespace: str | None = None
+    ) -> tuple[set[Key], set[Key]]:
+        """Against a complete list of metadata only: the keys that vanished, and those whose cached copy is outdated."""
+        state = self._kind(kind)
+        seen = dict[Key, str]()
+        outdated = set[Key]()
+        for item in listed:
+            metadata = item["metadata"]
+            key = Key(kind, metadata.get("namespace") or "", metadata["name"])
+            seen[key] = metadata["uid"]
+            held = state.entries.get(key)
+            behind = held is None or held.version < int(metadata["resourceVersion"])
+            if behind and metadata["uid"] not in self._buried:
+                outdated.add(key)
+        return set(self._vanished(state, seen, int(resource_version), namespace)), outdated
+
+    # -- reading
+
+    def get(self, key: Key) -> Object | None:
+        """The object, as a private copy; None when it is not known."""
+        held = self._kind(key.kind).entries.get(key)
+        return None if held is None else held.decode()
+
+    def version(self, key: Key) -> str | None:
+        """The resourceVersion of the object, without decoding it; None when it is not known."""
+        held = self._kind(key.kind).entries.get(key)
+        return None if held is None else str(held.version)
+
+    def keys(self, kind: str, namespace: str | None = None) -> Keys:
+        """The keys of a kind, in all namespaces or in one; cheap, nothing is decoded."""
+        return [key for key in self._kind(kind).entries if namespace is None or key.namespace == namespace]
+
+    def list(self, kind: str, namespace: str | None = None) -> Objects:
+        """The objects of a kind as private copies; each is decoded, so prefer an index where there are thousands."""
+        entries = self._kind(kind).entries
+        return [entries[key].decode() for key in self.keys(kind, namespace)]
+
+    def add_index(self, kind: str, name: str, function: IndexFunction) -> None:
+        """Keeps the objects of a kind findable by the values that `function` gives; covers what is here already.
+
+        An exception of `function` reaches whoever puts the object in, and leaves the cache as it was.
+        """
+        state = self._kind(kind)
+        index = _Index(function)
+        for key, entry in state.entries.items():
+            index.put(key, frozenset(function(entry.decode())))
+        state.indexes[name] = index
+
+    def keys_by_index(self, kind: str, name: str, value: str) -> Keys:
+        """The keys whose objects have that value, sorted. KeyError for an index that was never added."""
+        return sorted(self._kind(kind).indexes[name].keys.get(value, ()))
+
+    def by_index(self, kind: str, name: str, value: str) -> Objects:
+        """The objects that have that value, sorted by key, as private copies."""
+        entries = self._kind(kind).entries
+        return [entries[key].decode() for key in self.keys_by_index(kind, name, value)]
+
+    def mark_synced(self, kind: str) -> None:
+        """The first complete list of that kind is in."""
+        self._kind(kind).synced = True
+
+    def synced(self, kinds: Iterable[str]) -> bool:
+        """Whether absence from the cache means absence, for all of these kinds."""
+        return all(self._kind(kind).synced for kind in kinds)
+
+    def watch(self, listener: Listener) -> None:
+        """Calls `listener(key, old, new)` after every visible change; old or new is None at creation and deletion.
+
+        It is called inside the write and must not wait. What it raises is logged as a bug and disturbs nobody else.
+        """
+        self._listeners.append(listener)
+
+    # -- inside
+
+    def _kind(self, kind: str) -> _Kind:
+        return self._kinds.setdefault(kind, _Kind())
+
+    def _store(self, kind: _Kind, key: Key, held: _Entry | None, entry: _Entry) -> bool:
+        same = held is not None and held.uid == entry.uid and held.body == entry.body
+        if not same:
+            values = {name: frozenset(index.function(entry.decode())) for name, index in kind.indexes.items()}
+            for name, index in kind.indexes.items():
+                index.put(key, values[name])
+        kind.entries[key] = entry
+        kind.newest = max(kind.newest, entry.version)
+        if same:
+            return False
+        if held is not None and held.uid != entry.uid:
+            self._bury(held.uid)
+        self._tell(key, held, entry)
+        return True
+
+    def _remove(self, kind: _Kind, key: Key, held: _Entry) -> None:
+        del kind.entries[key]
+        for index in kind.indexes.values():
+            index.put(key, frozenset())
+        self._bury(held.uid)
+        self._tell(key, held, None)
+
+    def _start_over(self, state: _Kind, kind: str, objects: Iterable[Object], namespace: str | None) -> set[Key]:
+        entries = {Key.of(obj): _encode(obj) for obj in objects}
+        changed = set[Key]()
+        for key in self.keys(kind, namespace):
+            if key not in entries:
+                self._remove(state, key, state.entries[key])
+                changed.add(key)
+        state.newest = 0
+        for key, entry in entries.items():
+            self._buried.pop(entry.uid, None)
+            if self._store(state, key, state.entries.get(key), entry):
+                changed.add(key)
+        return changed
+
+    def _vanished(self, state: _Kind, listed: dict[Key, str], version: int, namespace: str | None) -> Iterator[Key]:
+        for key, entry in list(state.entries.items()):
+            inside = namespace is None or key.namespace == namespace
+            if inside and key not in listed and entry.version <= version:
+                yield key
+
+    def _bury(self, uid: str) -> None:
+        self._buried[uid] = None
+        self._buried.move_to_end(uid)
+        # A late report of a deletion's object is seconds old; some thousand deletions later none can come any more.
+        if len(self._buried) > _TOMBSTONES:
+            self._buried.popitem(last=False)
+
+    def _tell(self, key: Key, old: _Entry | None, new: _Entry | None) -> None:
+        for listener in self._listeners:
+            try:
+                listener(key, old.decode() if old is not None else None, new.decode() if new is not None else None)
+            except Exception:
+                _log.exception("a cache listener failed", extra={"changed": str(key)})
+
+
+def _encode(obj: Object) -> _Entry:
+    metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+    version = int(metadata.pop("resourceVersion"))
+    if _LAST_APPLIED in (metadata.get("annotations") or {}):
+        annotations = {name: value for name, value in metadata["annotations"].items() if name != _LAST_APPLIED}
+        metadata["annotations"] = annotations
+    body = json.dumps({**obj, "metadata": metadata}, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return _Entry(metadata["uid"], version, body.encode())

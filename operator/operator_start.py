@@ -1,0 +1,97 @@
+"""Start-up: everything that can be wrong before the first reconcile, said in words that help."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from kubernetes.aio.config import ConfigException
+from operator_settings import Settings
+
+from crds import KINDS
+from engine import errors, sync
+from engine.cache import Cache
+from engine.keys import Key
+from engine.kube import KubeClient, Resource
+from reconcilers.objects import API, NAMESPACE, SECRET
+
+log = logging.getLogger(__name__)
+
+CONFIG_MAP = Resource(group="", version="v1", kind="ConfigMap", plural="configmaps", namespaced=True)
+INSTALLATION = "hostler-installation"
+
+
+class StartFailed(Exception):
+    """The operator cannot start; the message says why and what to do."""
+
+
+async def connect(settings: Settings) -> KubeClient:
+    """A client that the API server answers. Raises StartFailed."""
+    try:
+        if settings.kubeconfig is None:
+            try:
+                client = KubeClient.in_cluster()
+            except ConfigException:
+                client = await KubeClient.from_kubeconfig()
+        else:
+            client = await KubeClient.from_kubeconfig(settings.kubeconfig)
+    except (ConfigException, OSError) as error:
+        raise StartFailed(
+            f"there is no usable kubeconfig ({error}): pass --kubeconfig FILE, set KUBECONFIG, or run in a pod"
+        ) from error
+    try:
+        log.info("API server answers", extra={"version": await client.version()})
+    except errors.ApiError as error:
+        await client.close()
+        raise StartFailed(f"the API server does not answer: {error}") from error
+    return client
+
+
+async def installation_id(client: KubeClient, namespace: str) -> str:
+    """The identity of this installation: kept in a ConfigMap, made when it is not there. Raises StartFailed.
+
+    It is stamped into domains and storage. Put the ConfigMap into your backup (or your Git): an installation with
+    another id leaves everything alone that this one has made.
+    """
+    for _ in range(2):
+        try:
+            found = await client.get(CONFIG_MAP, namespace, INSTALLATION)
+            identity = (found.get("data") or {}).get("id")
+            if not identity:
+                raise StartFailed(
+                    f"ConfigMap {namespace}/{INSTALLATION} has no key 'id': restore it, or delete the ConfigMap"
+                )
+            return str(identity)
+        except errors.NotFound:
+            body = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": INSTALLATION, "namespace": namespace},
+                "data": {"id": str(uuid.uuid4())},
+            }
+            try:
+                await client.create(CONFIG_MAP, body)
+            except errors.AlreadyExists:
+                continue
+            except errors.NotFound as error:
+                raise StartFailed(f"there is no namespace {namespace}: apply the manifests first") from error
+        except errors.Forbidden as error:
+            raise StartFailed(f"no rights in namespace {namespace}: {error}. Apply manifests/rbac.yaml") from error
+    raise StartFailed(f"ConfigMap {namespace}/{INSTALLATION} cannot be read")
+
+
+async def load(client: KubeClient, cache: Cache, namespace: str) -> list[Key]:
+    """List everything into the cache, before the first worker starts. Returns the keys of all our objects."""
+    for kind in KINDS:
+        try:
+            await sync.load(client, cache, API[kind.kind])
+        except errors.NotFound as error:
+            raise StartFailed(
+                f"the API server knows no {kind.plural}.hostler.dev: install the CRDs with "
+                "`kubectl apply --server-side -k manifests`"
+            ) from error
+        except errors.Forbidden as error:
+            raise StartFailed(f"no rights to list {kind.plural}: {error}. Apply manifests/rbac.yaml") from error
+    await sync.load(client, cache, NAMESPACE)
+    await sync.load(client, cache, SECRET, namespace)
+    return [key for kind in KINDS for key in cache.keys(kind.kind)]

@@ -1,0 +1,121 @@
+"""What a reconciler is given: the world outside, in one argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from crds.base import Model, Resource
+from drivers.hypervisor import ConnectionView, HostDirectory, Hypervisor
+from engine.cache import Cache
+from engine.clock import Clock, timestamp
+from engine.errors import Conflict
+from engine.keys import Key
+from engine.kube import KubeClient
+from engine.queue import KeyedQueue
+from engine.recorder import Recorder
+from engine.status import StatusWriter
+from reconcilers.jobs import Jobs
+from reconcilers.objects import API, Objects, key_of
+
+FIELD_MANAGER = "hostler"
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Room on a host that a VM has been promised, until its placement is in the cache."""
+
+    host: str
+    cpus: int
+    memory: int
+
+
+@dataclass
+class Context:
+    """Everything a reconciler reaches; one per process."""
+
+    client: KubeClient
+    cache: Cache
+    queue: KeyedQueue
+    hosts: HostDirectory
+    writer: StatusWriter
+    recorder: Recorder
+    clock: Clock
+    jobs: Jobs
+    installation: str
+    """Identity of this Hostler: stamped into domains and storage, so that two installations keep apart."""
+    namespace: str
+    """The operator's namespace, where infrastructure Secrets are."""
+    objects: Objects = field(init=False)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    """By VM uid: room promised by a placement whose write has not come back yet. Written and read without awaiting in
+    between, so that two workers never give the same room away."""
+
+    growing: dict[str, str] = field(default_factory=dict)
+    """By Disk uid: the host through whose pool its volume is being made larger; no VM starts from it meanwhile."""
+
+    making: dict[str, str] = field(default_factory=dict)
+    """By Disk uid: the host on which its volume was begun and is not known to be whole."""
+    purging: dict[str, str] = field(default_factory=dict)
+    """By path of a volume: the host that was told to remove it from the trash and has not answered yet. Such a volume
+    is not taken back."""
+
+    shutdown_asked: dict[Key, float] = field(default_factory=dict)
+    """Monotonic time at which a guest was last asked to shut down; asked again after a restart, which harms nothing."""
+    user_data: dict[str, tuple[tuple[str, int], str]] = field(default_factory=dict)
+    """By VM uid: the user-data of the Secret it names, and (Secret, generation) that it was read for."""
+
+    def __post_init__(self) -> None:
+        self.objects = Objects(self.cache)
+
+    def host(self, name: str) -> Hypervisor | None:
+        """The connection to a host, or None when there is none yet."""
+        return self.hosts.get(name)
+
+    def view(self, name: str) -> ConnectionView | None:
+        """What is observed of a host, or None when it was never connected."""
+        host = self.hosts.get(name)
+        return None if host is None else host.view()
+
+    async def write_status(self, obj: Resource[Any, Any], status: Mapping[str, Any]) -> None:
+        """Write the descriptive status, if it differs. `status` is camelCase and whole: what is left out is removed."""
+        raw = self.cache.get(key_of(obj))
+        if raw is not None and raw["metadata"].get("uid") == obj.metadata.uid:
+            await self.writer.write(API[obj.kind], raw, _plain(status))
+
+    async def compare_and_set(self, obj: Resource[Any, Any], fields: Mapping[str, Any]) -> None:
+        """Write critical status fields, if nobody has changed the object since `obj` was read.
+
+        Raises engine.errors.Conflict otherwise, and NotFound when the object is gone.
+        """
+        raw = self.cache.get(key_of(obj))
+        if raw is None or raw["metadata"]["resourceVersion"] != obj.metadata.resource_version:
+            raise Conflict(409, "Conflict", f"{key_of(obj)} has changed meanwhile")
+        await self.writer.compare_and_set(API[obj.kind], raw, _plain(fields))
+
+    def event(self, obj: Resource[Any, Any], reason: str, message: str, *, warning: bool = False) -> None:
+        """Tell the user something worth knowing, as a Kubernetes Event (deduplicated, posted in the background)."""
+        raw = self.cache.get(key_of(obj))
+        if raw is not None:
+            self.recorder.record(raw, "Warning" if warning else "Normal", reason, message)
+
+    def wake(self, key: Key) -> None:
+        """Have an object looked at."""
+        self.queue.add(key)
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Models among the fields as the API carries them."""
+    return {name: _value(value) for name, value in fields.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Model):
+        return value.to_dict()
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    if isinstance(value, datetime):
+        return timestamp(value)
+    return value

@@ -1,0 +1,82 @@
+"""Growing a volume: through the QEMU that has it open, or through the pool while nobody can open it.
+
+Two programs that write one qcow2 file at once destroy it, and file locks do not reach across every shared file system.
+So a volume is resized through the pool only while no VM that may have it open holds a place; and while that goes on
+(`Context.growing`) no VM is given one.
+"""
+
+from __future__ import annotations
+
+from crds.disk import Disk
+from crds.quantity import to_bytes
+from drivers.errors import HostUnavailable
+from drivers.hypervisor import DomainObservation, Hypervisor, Volume
+from reconcilers.context import Context
+from reconcilers.reach import acting_host
+from reconcilers.relations import holds_a_place, leaving_vms, listed, vms_of_disk
+from reconcilers.standing import Verdict, progressing, stalled
+
+BOUND = 120.0
+RAW_LOOKS = frozenset({"raw", "iso"})
+"""What a host may take a raw volume for without being wrong about its size."""
+
+
+def is_told_right(disk: Disk, volume: Volume) -> bool:
+    """Whether the host takes the volume for what it is. A guest can write any header into its raw disk, and the host
+    then reads size and format from that.
+    """
+    return volume.format == disk.spec.format.value or (disk.spec.format == "raw" and volume.format in RAW_LOOKS)
+
+
+async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volume) -> Verdict | None:
+    """Make the volume as large as declared. Returns what it waits for, or None when it is so large."""
+    volume = disk.status.volume
+    assert volume is not None, "a disk that grows has a volume"
+    if not is_told_right(disk, seen):
+        return stalled("FormatMismatch", f"the volume begins like {seen.format}: its size cannot be told, nor changed")
+    user = running_user(ctx, disk, volume.path or "")
+    if user is not None:
+        name, domain = user
+        if domain.identity is None or domain.identity.installation != ctx.installation:
+            return stalled("InUse", f"domain {domain.name} on host {name}, which is not Hostler's, has the volume open")
+        await acting_host(ctx, name).resize_block(domain.uuid, volume.path or "", to_bytes(disk.spec.size))
+        ctx.growing.pop(disk.metadata.uid, None)
+        return None
+    before = ctx.growing.get(disk.metadata.uid)
+    if before is not None and before != host.name:
+        return progressing("Resizing", f"waits for host {before}, which may be growing the volume still", BOUND)
+    holders = _holders(ctx, disk)
+    if holders:
+        message = f"waits until VirtualMachine {listed(holders)} is seen to run with the disk, or is off"
+        return progressing("Resizing", message, BOUND)
+    ctx.growing[disk.metadata.uid] = host.name
+    try:
+        await host.resize_volume(pool, volume.name, to_bytes(disk.spec.size))
+    except HostUnavailable:
+        # It may be under way still: no VM starts, and no other host is asked, before this one has answered.
+        raise
+    except BaseException:
+        ctx.growing.pop(disk.metadata.uid, None)
+        raise
+    del ctx.growing[disk.metadata.uid]
+    return None
+
+
+def running_user(ctx: Context, disk: Disk, path: str) -> tuple[str, DomainObservation] | None:
+    """The host and the active domain that has the image open, whoever made it."""
+    local = disk.status.volume.host if disk.status.volume is not None else None
+    for name in ctx.hosts.names():
+        view = ctx.view(name)
+        if view is None or view.inventory is None or (local is not None and name != local):
+            continue
+        for domain in view.inventory.domains:
+            if domain.state != "shutoff" and path in domain.images:
+                return name, domain
+    return None
+
+
+def _holders(ctx: Context, disk: Disk) -> list[str]:
+    """VMs that may have the volume open, or will soon: they hold a place or are promised one."""
+    refer = (vm.metadata.name for vm in vms_of_disk(ctx, disk) if holds_a_place(ctx, vm))
+    left = (vm.metadata.name for vm in leaving_vms(ctx, disk))
+    return sorted({*refer, *left})

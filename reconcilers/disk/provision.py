@@ -1,0 +1,148 @@
+"""Making and growing volumes. Every step may have been begun before, by this process or an earlier one."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import aiohttp
+
+from crds.disk import Disk, DiskPhase, DiskVolume
+from crds.quantity import to_bytes
+from crds.storage_domain import StorageDomain
+from drivers.errors import AlreadyExists, HypervisorError
+from drivers.hypervisor import Hypervisor
+from reconcilers.context import Context
+from reconcilers.disk import record
+from reconcilers.disk.decide import Observed
+from reconcilers.disk.image import HEADER_BYTES, BadImage, inspect
+from reconcilers.disk.imports import import_image
+from reconcilers.jobs import Job
+from reconcilers.objects import key_of
+from reconcilers.standing import Verdict, progressing, stalled
+from reconcilers.storage_domain import may_allocate
+from xmlgen import names
+from xmlgen.volume import volume_xml
+
+IMPORT = "import"
+RETRY_SECONDS = 30.0
+"""Time after which a failed import is tried again; the server or the file may have been mended."""
+
+
+async def create_blank(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
+    """Make the blank volume and its record. A file of its name without a record was never whole, and is made again."""
+    assert disk.status.volume is not None
+    name = disk.status.volume.name
+    if seen.volume is not None:
+        await host.delete_volume(pool, name)
+    try:
+        await host.create_volume(pool, volume_xml(name, disk.spec.format.value, to_bytes(disk.spec.size)))
+    except AlreadyExists:
+        # The list was older than the file; its name carries our uid, and it has no record.
+        await host.delete_volume(pool, name)
+        await host.create_volume(pool, volume_xml(name, disk.spec.format.value, to_bytes(disk.spec.size)))
+    await record.write(host, pool, seen.mine)
+
+
+async def take_over(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
+    """Use a volume that lies there. Its header is read first: it may come from anybody. Raises BadImage."""
+    assert seen.volume is not None
+    head = b"".join([chunk async for chunk in host.download(pool, seen.volume.name, limit=HEADER_BYTES)])
+    info = inspect(head, max(seen.volume.capacity, len(head)))
+    if info.format != disk.spec.format.value:
+        raise BadImage("FormatMismatch", f"the file is {info.format}, not {disk.spec.format.value}")
+    await record.write(host, pool, seen.mine)
+    for volume in await host.list_volumes(pool):
+        if volume.name.startswith(f"{seen.volume.name}.trash-"):
+            await host.delete_volume(pool, volume.name)
+
+
+async def finish(ctx: Context, disk: Disk) -> None:
+    """Write down that the volume is whole. From now on it is never made again."""
+    assert disk.status.volume is not None
+    done = disk.status.volume.model_copy(update={"provisioned_at": ctx.clock.now()})
+    await ctx.compare_and_set(disk, {"volume": done})
+
+
+def room_problem(domain: StorageDomain, disk: Disk) -> Verdict | None:
+    """Why the domain takes no new disk of this size now, or None."""
+    # Volumes are thin: what a guest will write is not known, only whether the domain takes new disks at all.
+    why = may_allocate(domain, 0)
+    return stalled("StorageFull", why) if why is not None else None
+
+
+def run_import(
+    ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Observed
+) -> tuple[Verdict, DiskPhase, int | None, float]:
+    """Start the import, or see how far it is: (verdict, phase, percent, seconds until the next look)."""
+    assert disk.status.volume is not None
+    key = key_of(disk)
+    job = ctx.jobs.get(key, IMPORT)
+    if job is not None and job.finished and job.error is not None:
+        waited = asyncio.get_running_loop().time() - job.ended_at
+        if waited < RETRY_SECONDS:
+            return _failed(job.error), DiskPhase.FAILED, None, RETRY_SECONDS - waited + 0.1
+        ctx.jobs.take(key, IMPORT)
+        job = None
+    if job is not None and job.finished:
+        # It is whole, since the storage was looked at; or it is gone again, and then the next look begins anew.
+        ctx.jobs.take(key, IMPORT)
+        return progressing("Importing", "the image has been copied", 3600.0), DiskPhase.IMPORTING, 100, 0.1
+    if job is None:
+        job = ctx.jobs.start(key, IMPORT, partial(_import, disk=disk, host=host, pool=pool, seen=seen))
+    message = f"the image is being copied from {_origin(disk)}"
+    return progressing("Importing", message, 3600.0), DiskPhase.IMPORTING, job.percent, 60.0
+
+
+async def _import(job: Job, *, disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
+    await import_image(job, disk, host, pool, seen.mine.volume)
+    await host.resize_volume(pool, seen.mine.volume, to_bytes(disk.spec.size))
+    await record.write(host, pool, seen.mine)
+
+
+def _origin(disk: Disk) -> str:
+    source = disk.spec.source
+    if source is None:
+        return "nowhere"
+    return source.http.url if source.http is not None else (source.file.path if source.file is not None else "")
+
+
+def _failed(error: Exception) -> Verdict:
+    again = f"It is tried again every {RETRY_SECONDS:.0f} s"
+    if isinstance(error, BadImage | HypervisorError):
+        return stalled(error.reason, f"{error.message}. {again}")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return stalled("DownloadFailed", f"the server answered {error.status} {error.message}. {again}")
+    return stalled("DownloadFailed", f"the image could not be downloaded: {error or type(error).__name__}. {again}")
+
+
+async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None) -> None:
+    """Remove the volume: into the trash when it was whole and the domain keeps trash, else for good."""
+    volume = disk.status.volume
+    assert volume is not None
+    whole = volume.provisioned_at is not None or volume.taken_over
+    if whole and trash_seconds > 0 and trashed_name is not None:
+        await _trash(host, pool, trashed_name)
+        return
+    await host.delete_volume(pool, names.import_name(volume.name))
+    await host.delete_volume(pool, volume.name)
+    await host.delete_volume(pool, names.record_name(volume.name))
+
+
+async def abandon(host: Hypervisor, pool: str, volume: str, now: int) -> None:
+    """Have what was begun under a name, which no disk has any more, removed in time."""
+    await host.delete_volume(pool, names.import_name(volume))
+    await _trash(host, pool, names.trash_name(volume, now))
+
+
+async def _trash(host: Hypervisor, pool: str, trashed_name: str) -> None:
+    try:
+        await host.create_volume(pool, volume_xml(trashed_name, "raw", 0))
+    except AlreadyExists:
+        return
+
+
+def expected(ctx: Context, disk: Disk, volume: DiskVolume) -> record.Record:
+    """The record that the disk's volume should have."""
+    meta = disk.metadata
+    return record.Record(ctx.installation, meta.namespace, meta.name, meta.uid, volume.name, disk.spec.format.value)

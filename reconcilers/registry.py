@@ -1,0 +1,27 @@
+"""All kinds in one place: which function reconciles each, and which of its status fields are critical."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from engine.keys import Key
+from engine.result import Result
+from reconcilers import disk, host, host_pool, network, storage_domain, virtual_machine
+from reconcilers.context import Context
+
+RECONCILERS: Mapping[str, Callable[[Context, Key], Awaitable[Result]]] = {
+    "Host": host.reconcile,
+    "HostPool": host_pool.reconcile,
+    "StorageDomain": storage_domain.reconcile,
+    "Network": network.reconcile,
+    "Disk": disk.reconcile,
+    "VirtualMachine": virtual_machine.reconcile,
+}
+
+CRITICAL: Mapping[str, frozenset[str]] = {
+    "HostPool": frozenset({"baseline"}),
+    "StorageDomain": frozenset({"id"}),
+    "Disk": frozenset({"volume"}),
+    "VirtualMachine": frozenset({"uuid", "power", "placement", "powerRequest", "startFailure", "files"}),
+}
+"""Written by compare-and-set only: what a decision about who may run or make what rests on."""

@@ -1,0 +1,287 @@
+"""VirtualMachine: from what is declared to a running guest, and back.
+
+`reconcile` reads top to bottom: fetch, observe, decide, act, status. What it did is observed on the next pass, which it
+asks for itself; it never waits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from crds.base import FINALIZER
+from crds.host import Host, HostPhase
+from crds.storage_domain import StorageDomain
+from crds.virtual_machine import VirtualMachine, VMPhase
+from drivers.errors import HostUnavailable, HypervisorError
+from drivers.hypervisor import DomainObservation
+from engine import errors
+from engine.keys import Key
+from engine.result import Done, Failed, FailureKind, RequeueAfter, Result
+from reconcilers.context import Context
+from reconcilers.holding import hold
+from reconcilers.objects import key_of
+from reconcilers.ownership import Claim, HostFact, MayStart, Owner, Ownership, RunsOn, owner_of, ownership
+from reconcilers.standing import Verdict, progressing, seconds_left
+from reconcilers.virtual_machine import act, decide, disks
+from reconcilers.virtual_machine import plan as steps
+from reconcilers.virtual_machine.document import domain_input, files_of, seed_input
+from reconcilers.virtual_machine.needs import Needs, resolve
+from reconcilers.virtual_machine.plan import Observed, Plan
+from reconcilers.virtual_machine.start import Outcome, start
+from reconcilers.virtual_machine.status import status_of
+from xmlgen import domain as xml
+from xmlgen.sections import Changes, compare
+
+STEPS_IN_ONE_PASS = 4
+"""A step's effect is often known at once; then the next one follows without a round through the queue."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that one pass goes by."""
+
+    vm: VirtualMachine
+    needs: Needs
+    facts: tuple[HostFact, ...]
+    ownership: Ownership
+    document: xml.DomainDocument | None
+    observed: Observed
+
+    @property
+    def domain(self) -> DomainObservation | None:
+        """The VM's domain, where it is active and its host can be asked."""
+        answer = self.ownership.answer
+        return answer.domain if isinstance(answer, RunsOn) and answer.fresh else None
+
+
+async def reconcile(ctx: Context, key: Key) -> Result:
+    """Bring one VM closer to what is declared."""
+    result: Result = Done()
+    for _ in range(STEPS_IN_ONE_PASS):
+        vm = ctx.objects.get(VirtualMachine, key.name, key.namespace)
+        if vm is None or (vm.metadata.deleting and FINALIZER not in vm.metadata.finalizers):
+            ctx.shutdown_asked.pop(key, None)
+            return Done()
+        vm = await hold(ctx, vm)
+        if not vm.metadata.deleting and vm.metadata.paused_by is None:
+            await disks.ensure(ctx, vm)
+        seen = await observe(ctx, vm)
+        plan = decide.decide(vm, seen.observed)
+        result, more = await _carry_out(ctx, seen, plan)
+        if not more:
+            return result
+    return RequeueAfter(0.0, "more steps") if isinstance(result, Done) else result
+
+
+async def observe(ctx: Context, vm: VirtualMachine) -> Seen:
+    """What is declared, what it needs, and what all hosts say of the VM."""
+    needs = resolve(ctx, vm)
+    candidates = _candidates(ctx, vm, needs)
+    facts = tuple(_fact(ctx, vm, name) for name in _machines(ctx, candidates))
+    claim = Claim(
+        installation=ctx.installation,
+        namespace=vm.metadata.namespace,
+        name=vm.metadata.name,
+        uuid=vm.status.uuid or vm.metadata.uid,
+        epoch=vm.status.placement.epoch if vm.status.placement is not None else 0,
+        candidates=candidates,
+    )
+    owned = ownership(claim, facts)
+    document: xml.DomainDocument | None = None
+    changes: Changes | None = None
+    if isinstance(owned.answer, RunsOn) and needs.verdict is None:
+        document = await _document(ctx, vm, needs, owned)
+    if isinstance(owned.answer, RunsOn) and document is not None:
+        changes = compare(owned.answer.domain.sections, document.sections)
+    if isinstance(owned.answer, MayStart):
+        ctx.shutdown_asked.pop(key_of(vm), None)
+    observed = Observed(
+        now=ctx.clock.now(),
+        ownership=owned,
+        lost=_lost(ctx, claim.candidates.union(fact.host for fact in facts if fact.domain is not None)),
+        needs=needs.verdict,
+        changes=changes,
+        running_since=_running_since(vm),
+        last_shutdown=_since_shutdown(ctx, vm),
+    )
+    return Seen(vm, needs, facts, owned, document, observed)
+
+
+def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs) -> frozenset[str]:
+    """Hosts that may hold the VM.
+
+    One that has no placement was never started, or the API was set back to before it was. So every host of its pool
+    that is about to be heard is heard first; and where its disks have a past, every host that reaches them.
+    """
+    if vm.status.placement is not None:
+        host = vm.status.placement.host
+        return frozenset([*vm.status.placement.candidates, *([host] if host is not None else [])])
+    domains = [ctx.objects.get(StorageDomain, name) for name in needs.storage_domains]
+    pools = {pool for domain in domains if domain is not None for pool in domain.spec.pools}
+    return frozenset(
+        host.metadata.name
+        for host in ctx.objects.all(Host)
+        if (needs.taken_over and host.spec.pool in pools) or (host.spec.pool == vm.spec.pool and not _is_lost(host))
+    )
+
+
+def _machines(ctx: Context, candidates: frozenset[str]) -> list[str]:
+    """All hosts, each machine once.
+
+    Of two Hosts that are the same machine one would tell of the other's domain, a moment later: as of an older copy.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(ctx.hosts.names(), key=lambda name: (name not in candidates, name)):
+        view = ctx.view(name)
+        uuid = view.facts.uuid if view is not None and view.facts is not None else name
+        known = ctx.view(found[uuid]) if uuid in found else None
+        if known is None or (not known.fresh and view is not None and view.fresh):
+            found[uuid] = name
+    return sorted(found.values())
+
+
+def _fact(ctx: Context, vm: VirtualMachine, host: str) -> HostFact:
+    """The domain with the VM's UUID; else one that is stamped with its name, from before its object was made again."""
+    view = ctx.view(host)
+    if view is None or view.inventory is None:
+        return HostFact(host, fresh=False, domain=None)
+    uuid = vm.status.uuid or vm.metadata.uid
+    found = next((d for d in view.inventory.domains if d.uuid == uuid), None)
+    if found is None:
+        claim = Claim(ctx.installation, vm.metadata.namespace, vm.metadata.name, uuid, 0, frozenset())
+        found = next((d for d in view.inventory.domains if owner_of(d.identity, claim) is Owner.OURS), None)
+    return HostFact(host, view.fresh, found)
+
+
+async def _document(ctx: Context, vm: VirtualMachine, needs: Needs, owned: Ownership) -> xml.DomainDocument | None:
+    """What the running domain should be made of; None while its user-data cannot be read."""
+    assert isinstance(owned.answer, RunsOn)
+    data = vm.spec.cloud_init
+    user_data = None
+    if data is not None and data.user_data_secret_ref is not None:
+        try:
+            user_data = await _known_user_data(ctx, vm, data.user_data_secret_ref.name)
+        except (errors.NotFound, errors.Forbidden):
+            return None
+    files = files_of(vm, needs, seed_input(vm, user_data))
+    return xml.generate(domain_input(ctx, vm, needs, files, epoch=owned.epoch, uuid=owned.answer.domain.uuid))
+
+
+async def _known_user_data(ctx: Context, vm: VirtualMachine, secret: str) -> str:
+    """The Secret's user-data as it was when the VM's spec was last looked at: a settled VM asks nothing of the API."""
+    known = ctx.user_data.get(vm.metadata.uid)
+    mark = (secret, vm.metadata.generation)
+    if known is None or known[0] != mark:
+        data = await ctx.client.get_secret(vm.metadata.namespace, secret)
+        known = (mark, data.get("userData", b"").decode(errors="replace"))
+        ctx.user_data[vm.metadata.uid] = known
+    return known[1]
+
+
+def _lost(ctx: Context, hosts: frozenset[str]) -> frozenset[str]:
+    """Those of the hosts that count as lost: their Host says so, or there is no such Host any more."""
+    found = {name: ctx.objects.get(Host, name) for name in hosts}
+    return frozenset(name for name, host in found.items() if host is None or _is_lost(host))
+
+
+def _is_lost(host: Host) -> bool:
+    stalled = host.status.condition("Stalled")
+    return host.status.phase is HostPhase.NON_RESPONSIVE or (stalled is not None and stalled.status == "True")
+
+
+def _running_since(vm: VirtualMachine) -> datetime | None:
+    """When it began to run: a restart within one pass enters no phase anew, but has a placement of its own."""
+    entered = next((t.at for t in vm.status.phase_transition_timestamps if t.phase is VMPhase.RUNNING), None)
+    placed = vm.status.placement.since if vm.status.placement is not None else None
+    return max((entered, placed), default=None) if entered is not None and placed is not None else entered
+
+
+def _since_shutdown(ctx: Context, vm: VirtualMachine) -> float | None:
+    asked = ctx.shutdown_asked.get(key_of(vm))
+    return None if asked is None else ctx.clock.monotonic() - asked
+
+
+async def _carry_out(ctx: Context, seen: Seen, plan: Plan) -> tuple[Result, bool]:
+    """Write down the plan's facts, take its step, write the status. The second value: whether to look again at once."""
+    vm = seen.vm
+    outcome: Outcome | None = None
+    if not isinstance(plan.step, steps.Start) and plan.fields:
+        await ctx.compare_and_set(vm, plan.fields)
+    try:
+        if isinstance(plan.step, steps.Start):
+            outcome = await start(ctx, vm, plan, plan.step.only, seen.ownership.epoch)
+            if outcome.verdict is None:
+                return Done(), True
+        elif isinstance(plan.step, steps.Release):
+            waits = await act.release(ctx, vm, plan.step, seen.facts)
+            if waits is None:
+                return Done(), False
+            outcome = Outcome(progressing("Deleting", waits, 120.0), 15.0)
+        elif not isinstance(plan.step, steps.Nothing):
+            await _step(ctx, seen, plan.step)
+            return Done(), True
+    except HostUnavailable as error:
+        await _write(ctx, seen, plan, plan.verdict)
+        return Failed(FailureKind.WAIT_FOR_HOST, error.message, 5.0), False
+    except HypervisorError as error:
+        await _write(ctx, seen, plan, plan.verdict)
+        return Failed(FailureKind.RETRY_SOON, error.message), False
+    verdict = outcome.verdict if outcome is not None else plan.verdict
+    await _write(ctx, seen, plan, verdict)
+    return _when(ctx, seen, plan, verdict, outcome), False
+
+
+async def _step(ctx: Context, seen: Seen, step: steps.OneCall) -> None:
+    vm = seen.vm
+    match step:
+        case steps.Shutdown():
+            ctx.shutdown_asked[key_of(vm)] = ctx.clock.monotonic()
+            await act.shutdown(ctx, vm, step)
+        case steps.Destroy():
+            await act.destroy(ctx, vm, step, seen.facts)
+        case steps.Undefine(hosts=hosts):
+            await act.undefine(ctx, hosts, seen.facts)
+            if isinstance(seen.ownership.answer, MayStart):
+                await disks.tidy(ctx, vm, seen.needs)
+        case steps.Act():
+            await act.power_action(ctx, vm, step)
+        case steps.Apply():
+            assert seen.document is not None
+            assert seen.domain is not None
+            await act.apply_changes(ctx, vm, step, seen.domain.sections, seen.document)
+        case steps.Stamp():
+            assert seen.domain is not None
+            await act.stamp(ctx, vm, step, seen.domain.sections)
+        case _:
+            assert_never(step)
+
+
+async def _write(ctx: Context, seen: Seen, plan: Plan, verdict: Verdict | None) -> None:
+    """Write the status of the newest object. Without a verdict nothing new is known, and nothing is written."""
+    vm = ctx.objects.get(VirtualMachine, seen.vm.metadata.name, seen.vm.metadata.namespace)
+    if verdict is None or vm is None or vm.metadata.uid != seen.vm.metadata.uid:
+        return
+    phase = plan.phase
+    if isinstance(plan.step, steps.Start) and verdict.reason == "Unschedulable":
+        phase = VMPhase.SCHEDULING
+    changes: Changes | None = seen.observed.changes
+    if isinstance(seen.ownership.answer, MayStart):
+        changes = Changes()
+    await ctx.write_status(vm, status_of(vm, verdict, phase, seen.needs, seen.domain, changes, ctx.clock.now()))
+
+
+def _when(ctx: Context, seen: Seen, plan: Plan, verdict: Verdict | None, outcome: Outcome | None) -> Result:
+    """When to look again, if nothing wakes us before."""
+    times = [plan.again, outcome.retry_after if outcome is not None else None]
+    vm = ctx.objects.get(VirtualMachine, seen.vm.metadata.name, seen.vm.metadata.namespace)
+    if verdict is not None and vm is not None:
+        left = seconds_left(vm, verdict, ctx.clock.now())
+        times.append(left + 1.0 if left else None)
+    if vm is not None and vm.status.start_failure is not None and seen.observed.running_since is not None:
+        times.append(decide.STABLE_CHECK)
+    given = [t for t in times if t is not None]
+    if not given:
+        return Done()
+    return RequeueAfter(max(0.05, min(given)), verdict.reason if verdict is not None else "the host is silent")

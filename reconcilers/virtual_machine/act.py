@@ -1,0 +1,172 @@
+"""Carrying out the steps of a plan, but for Start, which has a module of its own."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine
+from drivers.errors import HypervisorError, Refused
+from drivers.hypervisor import Hypervisor
+from engine.keys import Key
+from reconcilers.context import FIELD_MANAGER, Context
+from reconcilers.holding import let_go
+from reconcilers.objects import API
+from reconcilers.ownership import HostFact
+from reconcilers.reach import acting_host
+from reconcilers.virtual_machine import plan as steps
+from reconcilers.virtual_machine.files import remove_files
+from reconcilers.virtual_machine.power import refused, succeeded
+from xmlgen.domain import DomainDocument, device_xml
+from xmlgen.metadata import Identity, metadata_xml
+from xmlgen.sections import applied
+
+
+async def shutdown(ctx: Context, vm: VirtualMachine, step: steps.Shutdown) -> None:
+    """Ask the guest to power off; a guest that ended meanwhile is no error."""
+    ctx.event(vm, "ShuttingDown", f"the guest on host {step.host} is asked to shut down")
+    await acting_host(ctx, step.host).shutdown(step.uuid)
+
+
+async def destroy(ctx: Context, vm: VirtualMachine, step: steps.Destroy, facts: tuple[HostFact, ...]) -> None:
+    """Cut the power of the VM's domains on these hosts."""
+    for fact in facts:
+        if fact.host in step.hosts and fact.domain is not None:
+            ctx.event(vm, "PoweredOff", f"its power is cut on host {fact.host}", warning=True)
+            host = acting_host(ctx, fact.host)
+            await host.destroy(fact.domain.uuid)
+            await host.refresh(fact.domain.uuid)
+
+
+async def undefine(ctx: Context, hosts: tuple[str, ...], facts: tuple[HostFact, ...], *, nvram: bool = False) -> None:
+    """Remove the definitions of a VM that is off."""
+    for fact in facts:
+        if fact.host in hosts and fact.domain is not None:
+            host = acting_host(ctx, fact.host)
+            await host.undefine(fact.domain.uuid, remove_nvram=nvram)
+            await host.refresh(fact.domain.uuid)
+
+
+async def power_action(ctx: Context, vm: VirtualMachine, step: steps.Act) -> None:
+    """Do what was asked of the running guest, once; then say so, also where the host refused.
+
+    Without a request under way it is our own resume of a paused guest that shall shut down.
+    """
+    try:
+        host = acting_host(ctx, step.host)
+        await _press(host, step.uuid, step.action)
+    except Refused as error:
+        if await _answered(ctx, vm, step, f"host {step.host} refused: {error.message}"):
+            return
+        raise
+    await host.refresh(step.uuid)
+    await _answered(ctx, vm, step, None)
+
+
+async def _press(host: Hypervisor, uuid: str, action: PowerAction) -> None:
+    match action:
+        case PowerAction.REBOOT:
+            await host.reboot(uuid)
+        case PowerAction.RESET:
+            await host.reset(uuid)
+        case PowerAction.PAUSE:
+            await host.suspend(uuid)
+        case PowerAction.RESUME:
+            await host.resume(uuid)
+        case PowerAction.START | PowerAction.SHUTDOWN | PowerAction.FORCE_OFF:
+            raise AssertionError(f"{action} is a matter of status.power, not of a running guest")
+        case _:
+            assert_never(action)
+
+
+async def _answered(ctx: Context, vm: VirtualMachine, step: steps.Act, refusal: str | None) -> bool:
+    """Write the end of the request under way; False when the step was not asked for by one."""
+    newest = ctx.objects.get(VirtualMachine, vm.metadata.name, vm.metadata.namespace)
+    if newest is None or newest.status.power_request is None or newest.spec.power_request is None:
+        return False
+    request = newest.status.power_request
+    if newest.spec.power_request.action is not step.action or request.phase is not PowerRequestPhase.RUNNING:
+        return False
+    now = ctx.clock.now()
+    ended = succeeded(request, now) if refusal is None else refused(request, refusal, now)
+    await ctx.compare_and_set(newest, {"powerRequest": ended})
+    return True
+
+
+async def apply_changes(
+    ctx: Context,
+    vm: VirtualMachine,
+    step: steps.Apply,
+    running: tuple[tuple[str, str], ...],
+    document: DomainDocument,
+) -> None:
+    """Plug, unplug and change devices of the running domain; then stamp what it is made of now.
+
+    A device that the guest does not give up, or that the host refuses, stays as it is and is tried again; the rest goes
+    on.
+    """
+    host, changes, done = acting_host(ctx, step.host), step.changes, set[str]()
+    problems: list[HypervisorError] = []
+    for alias in (*changes.detach, *changes.update, *changes.attach):
+        try:
+            if alias in changes.detach:
+                await host.detach_device(step.uuid, alias)
+            elif alias in changes.update:
+                await host.update_device(step.uuid, device_xml(document, alias))
+            else:
+                await host.attach_device(step.uuid, device_xml(document, alias))
+            done.add(alias)
+        except HypervisorError as error:
+            ctx.event(vm, "ChangeRefused", f"{alias.removeprefix('ua-')}: {error.message}", warning=True)
+            problems.append(error)
+    if done:
+        identity = _identity(ctx, vm)
+        await host.set_metadata(step.uuid, metadata_xml(identity, applied(running, document.sections, done)))
+        ctx.event(vm, "Changed", f"changed while running: {', '.join(sorted(a.removeprefix('ua-') for a in done))}")
+    await host.refresh(step.uuid)
+    if problems:
+        raise problems[0]
+
+
+async def stamp(ctx: Context, vm: VirtualMachine, step: steps.Stamp, running: tuple[tuple[str, str], ...]) -> None:
+    """Write who the VM is now into its domain."""
+    host = acting_host(ctx, step.host)
+    await host.set_metadata(step.uuid, metadata_xml(_identity(ctx, vm), running))
+    await host.refresh(step.uuid)
+    ctx.event(vm, "Bound", f"bound to the domain that was found on host {step.host}")
+
+
+def _identity(ctx: Context, vm: VirtualMachine) -> Identity:
+    newest = ctx.objects.get(VirtualMachine, vm.metadata.name, vm.metadata.namespace) or vm
+    epoch = newest.status.placement.epoch if newest.status.placement is not None else 0
+    return Identity(ctx.installation, vm.metadata.namespace, vm.metadata.name, vm.metadata.uid, epoch)
+
+
+async def release(ctx: Context, vm: VirtualMachine, step: steps.Release, facts: tuple[HostFact, ...]) -> str | None:
+    """Remove what is left of the VM, then let the object go. Returns what it waits for, or None when it is gone."""
+    if not step.orphan:
+        await undefine(ctx, step.hosts, facts, nvram=True)
+        waits = await remove_files(ctx, vm, vm.status.files)
+        if waits is not None:
+            return waits
+    else:
+        await _keep_disks(ctx, vm)
+    await let_go(ctx, vm)
+    return None
+
+
+async def _keep_disks(ctx: Context, vm: VirtualMachine) -> None:
+    """A domain that is left as it is keeps its disks: they are no longer deleted with the VM."""
+    for raw in ctx.cache.list("Disk", vm.metadata.namespace):
+        owners = raw["metadata"].get("ownerReferences") or []
+        left = [o for o in owners if o["uid"] != vm.metadata.uid]
+        if len(left) == len(owners):
+            continue
+        ops = [{"op": "replace", "path": "/metadata/ownerReferences", "value": left}]
+        answer = await ctx.client.patch_metadata(
+            API["Disk"],
+            Key.of(raw),
+            ops,
+            resource_version=raw["metadata"]["resourceVersion"],
+            manager=FIELD_MANAGER,
+        )
+        ctx.cache.upsert(answer)

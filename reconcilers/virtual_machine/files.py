@@ -1,0 +1,70 @@
+"""The VM's own files on its storage domain: the cloud-init seed, and the UEFI variables that libvirt makes.
+
+Each is written down in the VM's status before it is made, and removed with the VM; a seed that is not used any more is
+removed when the VM is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from pathlib import PurePosixPath
+
+from crds.storage_domain import StorageDomain
+from crds.virtual_machine import VirtualMachine, VMFile
+from drivers.hypervisor import Hypervisor
+from reconcilers.context import Context
+from reconcilers.reach import reaching_host
+from reconcilers.storage_domain.marker import DomainNotReachable, verify
+from reconcilers.virtual_machine.document import home
+from reconcilers.virtual_machine.needs import Needs
+from xmlgen.seed import SeedInput, seed_digest, seed_iso
+from xmlgen.volume import volume_xml
+
+
+async def ensure_seed(needs: Needs, host: Hypervisor, path: str, seed: SeedInput) -> None:
+    """Have the seed on the storage. Its name carries the digest of its content: one that is whole is never rewritten.
+
+    A seed without its last block is what a crash has left of an upload, and is made again.
+    """
+    place = home(needs)
+    assert place is not None and place.domain is not None, "a VM with a seed has a first disk"
+    pool, name = place.domain.spec.directory.path, PurePosixPath(path).name
+    data = seed_iso(seed) + _last_block(seed)
+    if any(v.name == name for v in await host.list_volumes(pool, max_age=2.0)):
+        content = b"".join([chunk async for chunk in host.download(pool, name, limit=len(data))])
+        if content.endswith(_last_block(seed)):
+            return
+        await host.delete_volume(pool, name)
+    await host.create_volume(pool, volume_xml(name, "raw", len(data)))
+    await host.upload(pool, name, _chunks(data), size=len(data))
+
+
+def _last_block(seed: SeedInput) -> bytes:
+    """A block behind the file system, which is written last: where it is, everything before it is."""
+    return f"hostler-seed {seed_digest(seed)}".encode().ljust(2048, b"\0")
+
+
+async def _chunks(data: bytes, size: int = 262144) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+async def remove_files(ctx: Context, vm: VirtualMachine, files: Iterable[VMFile]) -> str | None:
+    """Delete these files; absent is done. Returns why it could not be done yet, or None.
+
+    A StorageDomain object that is gone takes the knowledge of where the files are with it: they stay.
+    """
+    for file in files:
+        domain = ctx.objects.get(StorageDomain, file.storage_domain)
+        if domain is None:
+            ctx.event(vm, "FileLeft", f"{file.name} is left: StorageDomain {file.storage_domain} is gone", warning=True)
+            continue
+        host = reaching_host(ctx, domain, file.host)
+        if host is None:
+            return f"no host reaches storage domain {file.storage_domain}, where {file.name} is to be removed"
+        try:
+            await verify(ctx, domain, host)
+        except DomainNotReachable as error:
+            return error.message
+        await host.delete_volume(domain.spec.directory.path, file.name)
+    return None

@@ -1,0 +1,177 @@
+"""Growing a volume: never by two programs at once, never a guest's word for what the volume is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from crds.disk import Disk
+from drivers.errors import HostTimeout, Refused
+from drivers.hypervisor import Volume
+from reconcilers.disk import growing, reconcile
+from reconcilers.relations import leaving_vms
+from reconcilers.storage_domain.marker import Marker
+from reconcilers.virtual_machine.needs import resolve
+from tests.unit.reconcilers.fakes import GIB, FakeHypervisor, World, domain
+from tests.unit.reconcilers.test_vm_disk_race import PATH, VOLUME, machine, read, world
+
+FILE = f"{PATH}/{VOLUME}"
+SEEN = Volume(VOLUME, FILE, "qcow2", GIB // 2, 0)
+
+
+def data(w: World) -> Disk:
+    found = w.context.objects.get(Disk, "data", "default")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def resized(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(host, by) of each call that made something larger."""
+    calls: list[tuple[str, str]] = []
+
+    async def resize_volume(self: FakeHypervisor, pool: str, name: str, size: int) -> None:
+        calls.append((self.name, "pool"))
+        if "resize_volume" in self.fail:
+            raise self.fail["resize_volume"]
+
+    async def resize_block(self: FakeHypervisor, uuid: str, path: str, size: int) -> None:
+        calls.append((self.name, uuid))
+
+    monkeypatch.setattr(FakeHypervisor, "resize_volume", resize_volume, raising=False)
+    monkeypatch.setattr(FakeHypervisor, "resize_block", resize_block, raising=False)
+    return calls
+
+
+async def grow(w: World, host: str = "kvm2", seen: Volume = SEEN) -> str | None:
+    waits = await growing.grow(w.context, data(w), w.hosts.hosts[host], PATH, seen)  # type: ignore[arg-type]
+    return None if waits is None else waits.reason
+
+
+async def test_a_disk_that_nobody_uses_grows_through_the_pool(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    machine(w, "a")
+    assert await grow(w) is None
+    assert resized == [("kvm2", "pool")]
+    assert w.context.growing == {}
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_vm_that_may_run_is_not_resized_under(resized: list[Any], *, heard: bool) -> None:
+    w = world("kvm1", "kvm2")
+    machine(w, "a", placed="kvm1")
+    if not heard:
+        w.hosts.hosts["kvm1"].never_connected()
+    assert await grow(w) == "Resizing"
+    assert resized == []
+
+
+async def test_a_disk_in_use_grows_through_its_vm(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    machine(w, "a", placed="kvm1")
+    w.hosts.hosts["kvm1"].domains = [domain("default.a", uid="u", images=(FILE,))]
+    assert await grow(w) is None
+    assert resized == [("kvm1", "u")]
+
+
+async def test_a_domain_that_is_not_ours_is_left_alone(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    w.hosts.hosts["kvm1"].domains = [domain("theirs", uid="u", ours=False, images=(FILE,))]
+    assert await grow(w) == "InUse"
+    assert resized == []
+
+
+async def test_nothing_is_resized_on_a_host_that_is_only_observed(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    w.host("kvm1", spec={"management": "Observe"})
+    w.hosts.hosts["kvm1"].domains = [domain("default.a", uid="u", images=(FILE,))]
+    with pytest.raises(Refused):
+        await grow(w)
+    assert resized == []
+
+
+async def test_while_it_grows_no_vm_starts_and_no_other_host_is_asked(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    machine(w, "a")
+    w.hosts.hosts["kvm2"].fail["resize_volume"] = HostTimeout("no answer; it may still take effect")
+    with pytest.raises(HostTimeout):
+        await grow(w)
+    verdict = resolve(w.context, read(w, "a")).verdict
+    assert verdict is not None
+    assert verdict.reason == "DisksNotReady"
+    assert await grow(w, "kvm1") == "Resizing"
+    assert resized == [("kvm2", "pool")]
+    del w.hosts.hosts["kvm2"].fail["resize_volume"]
+    assert await grow(w) is None
+    assert resolve(w.context, read(w, "a")).verdict is None
+
+
+async def test_what_a_guest_wrote_into_its_raw_disk_is_not_believed(resized: list[Any]) -> None:
+    w = world("kvm1")
+    raw = {"name": "data.raw", "path": f"{PATH}/data.raw", "provisionedAt": "2026-11-20T12:00:00Z"}
+    status = {"phase": "Ready", "path": f"{PATH}/data.raw", "volume": raw, "virtualSize": "1Gi"}
+    spec = {"size": "1Gi", "storageDomain": "fast", "format": "raw"}
+    key = w.add("Disk", "data", spec, namespace="default", status=status)
+    host = w.hosts.hosts["kvm1"]
+    listed = host.list_volumes
+
+    async def probed(pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
+        found = (*await listed(pool), Volume("data.raw", f"{PATH}/data.raw", "raw", GIB, 0))
+        return tuple(replace(v, format="qcow2", capacity=512) if v.name == "data.raw" else v for v in found)
+
+    host.list_volumes = probed  # type: ignore[method-assign]
+    await reconcile_initialized(w, key)
+    assert resized == []
+    assert w.status(key)["virtualSize"] == "1Gi"
+    crafted = Volume("data.raw", f"{PATH}/data.raw", "qcow2", 512, 0)
+    assert await grow(w, "kvm1", crafted) == "FormatMismatch"
+    assert resized == []
+
+
+async def reconcile_initialized(w: World, key: Any) -> None:
+    marker = Marker(
+        "11111111-1111-4111-8111-111111111111", w.context.installation, "fast", "Shared", None, "n", "2026-11-20"
+    )
+    w.hosts.hosts["kvm1"].directories[PATH].files["hostler-domain.json"] = marker.encode()
+    obj = w.cache.get(type(key)("StorageDomain", "", "fast"))
+    assert obj is not None
+    w.client.put({**obj, "status": {**obj["status"], "id": marker.id}})
+    await reconcile(w.context, key)
+
+
+# A disk that was taken out of a VM's spec ----------------------------------------------------------------------------
+
+
+def taken_out(w: World) -> None:
+    machine(w, "a", placed="kvm1", disks=False)
+    obj = w.cache.get(type(machine(w, "b"))("Disk", "default", "data"))
+    assert obj is not None
+    w.client.put({**obj, "status": {**obj["status"], "usedBy": ["a"]}})
+
+
+@pytest.mark.parametrize("how", ["open", "silent", "unheard"])
+async def test_a_vm_that_may_have_it_open_still_holds_it(how: str) -> None:
+    w = world("kvm1", "kvm2")
+    taken_out(w)
+    host = w.hosts.hosts["kvm1"]
+    if how == "open":
+        host.domains = [domain("default.a", uid="uid-VirtualMachine-a", images=(FILE,))]
+    elif how == "silent":
+        host.disconnect()
+    else:
+        host.never_connected()
+    assert [vm.metadata.name for vm in leaving_vms(w.context, data(w))] == ["a"]
+    verdict = resolve(w.context, read(w, "b")).verdict
+    assert verdict is not None
+    assert verdict.reason == "DiskInUse"
+
+
+async def test_a_vm_that_is_seen_without_it_has_given_it_up() -> None:
+    w = world("kvm1", "kvm2")
+    taken_out(w)
+    mine = domain("default.a", uid="uid-VirtualMachine-a", images=())
+    w.hosts.hosts["kvm1"].domains = [mine, domain("default.b", uid="uid-VirtualMachine-b", images=(FILE,))]
+    assert leaving_vms(w.context, data(w)) == []
+    assert resolve(w.context, read(w, "b")).verdict is None

@@ -1,0 +1,178 @@
+"""What can be changed while a domain runs, and what waits for a power cycle."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from tests.unit.xmlgen.cases import BASELINE, LINUX, disk, domain, nic, spec
+from xmlgen.domain import DomainInput, Image, Kept, device_xml, generate, render
+from xmlgen.sections import Changes, applied, compare
+
+CD: dict[str, Any] = {"name": "cd", "type": "cdrom"}
+BEFORE: dict[str, Any] = {"disks": [disk("root"), disk("lun", bus="scsi"), CD], "nics": [nic("lan")]}
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> Changes:
+    return compare(generate(domain(spec(**before))).sections, generate(domain(spec(**after))).sections)
+
+
+CHANGES: dict[str, tuple[dict[str, Any], Changes]] = {
+    "nothing": ({}, Changes()),
+    "a virtio disk more": ({"disks": [*BEFORE["disks"], disk("new")]}, Changes(attach=("ua-disk-new",))),
+    "a SCSI disk more": (
+        {"disks": [disk("root"), disk("new", bus="scsi"), *BEFORE["disks"][1:]]},
+        Changes(attach=("ua-disk-new",)),
+    ),
+    "a SATA disk more": (
+        {"disks": [*BEFORE["disks"], disk("new", bus="sata")]},
+        Changes(restart=("ua-disk-new", "sata0")),
+    ),
+    "a CD-ROM drive more": (
+        {"disks": [*BEFORE["disks"], {"name": "cd2", "type": "cdrom"}]},
+        Changes(restart=("boot", "ua-disk-cd2")),
+    ),
+    "a SCSI disk less": ({"disks": [disk("root"), CD]}, Changes(detach=("ua-disk-lun",))),
+    "a first disk more": (
+        {"disks": [disk("new"), *BEFORE["disks"]]},
+        Changes(attach=("ua-disk-new",), restart=("boot",)),
+    ),
+    "another order": ({"disks": BEFORE["disks"][::-1]}, Changes(restart=("boot",))),
+    "a medium": ({"disks": [*BEFORE["disks"][:2], disk("cd", type="cdrom")]}, Changes(update=("ua-disk-cd",))),
+    "a disk's bus": (
+        {"disks": [disk("root", bus="scsi"), *BEFORE["disks"][1:]]},
+        Changes(restart=("ua-disk-root",)),
+    ),
+    "a card more": ({"nics": [nic("lan"), nic("dmz", model="e1000e")]}, Changes(attach=("ua-nic-dmz",))),
+    "no cards": ({"nics": []}, Changes(detach=("ua-nic-lan",))),
+    "another network": ({"nics": [nic("lan", network="br1")]}, Changes(update=("ua-nic-lan",))),
+    "another card model": ({"nics": [nic("lan", model="e1000e")]}, Changes(restart=("ua-nic-lan",))),
+    "another network and MAC": (
+        {"nics": [nic("lan", network="br1", mac="52:54:00:00:00:01")]},
+        Changes(restart=("ua-nic-lan",)),
+    ),
+    "another boot order": ({"nics": [nic("lan", bootOrder=1)]}, Changes(restart=("boot",))),
+    "memory": ({"memory": {"size": "65Mi"}}, Changes(restart=("memory",))),
+    "CPUs": ({"cpu": {"cores": 3}}, Changes(restart=("cpu",))),
+    "a device": ({"devices": {"rng": "Disabled"}}, Changes(restart=("rng",))),
+    "everything": (
+        {"machine": "pc", "firmware": {"type": "BIOS"}, "guestOS": "Windows"},
+        Changes(restart=("machine", "clock", "ua-disk-cd", "sata0")),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_an_edit_needs(case: str) -> None:
+    after, expected = CHANGES[case]
+    assert changes(BEFORE, BEFORE | after) == expected
+    assert expected.empty == (case == "nothing")
+
+
+def test_the_first_scsi_disk_waits_for_its_controller() -> None:
+    assert changes({"disks": [disk("root")]}, {"disks": [disk("root"), disk("lun", bus="scsi")]}) == Changes(
+        restart=("ua-disk-lun", "scsi")
+    )
+
+
+def test_the_last_scsi_disk_goes_without_its_controller() -> None:
+    assert changes({"disks": [disk("root"), disk("lun", bus="scsi")]}, {"disks": [disk("root")]}) == Changes(
+        detach=("ua-disk-lun",)
+    )
+
+
+def test_four_devices_find_a_port_and_the_fifth_waits() -> None:
+    new = [disk(f"new{number}") for number in range(5)]
+    assert changes({"disks": [disk("root")]}, {"disks": [disk("root"), *new]}) == Changes(
+        attach=("ua-disk-new0", "ua-disk-new1", "ua-disk-new2", "ua-disk-new3"), restart=("ua-disk-new4",)
+    )
+
+
+def test_ports_are_those_of_power_on_however_often_devices_are_plugged() -> None:
+    running = generate(domain(spec(disks=[disk("root")]))).sections
+    for number in range(4):
+        disks = [disk("root"), *(disk(f"new{index}") for index in range(number + 1))]
+        desired = generate(domain(spec(disks=disks))).sections
+        plan = compare(running, desired)
+        assert plan == Changes(attach=(f"ua-disk-new{number}",))
+        running = applied(running, desired, plan.attach)
+        assert compare(running, desired).empty
+    full = generate(domain(spec(disks=[*disks, disk("new4")]))).sections
+    assert compare(running, full) == Changes(restart=("ua-disk-new4",))
+
+
+def test_what_waits_for_a_power_cycle_still_waits_after_the_rest_is_applied() -> None:
+    after = {
+        "disks": [disk("root", bus="scsi"), disk("new"), disk("cd", type="cdrom")],
+        "nics": [nic("lan", network="br1")],
+        "memory": {"size": "65Mi"},
+    }
+    running, desired = generate(domain(spec(**BEFORE))).sections, generate(domain(spec(**after))).sections
+    plan = compare(running, desired)
+    assert plan == Changes(
+        attach=("ua-disk-new",),
+        detach=("ua-disk-lun",),
+        update=("ua-disk-cd", "ua-nic-lan"),
+        restart=("memory", "ua-disk-root"),
+    )
+    now = applied(running, desired, (*plan.attach, *plan.detach, *plan.update))
+    assert compare(now, desired) == Changes(restart=plan.restart)
+    assert compare(now, running).attach == ("ua-disk-lun",), "going back is seen as well"
+
+
+def test_what_was_not_done_is_not_recorded() -> None:
+    running = generate(domain(spec(**BEFORE))).sections
+    desired = generate(domain(spec(disks=[disk("new")]))).sections
+    assert applied(running, desired, ()) == running
+
+
+def test_neither_epoch_nor_kept_addresses_nor_the_host_are_a_change() -> None:
+    source = domain(spec(**BEFORE))
+    kept = {alias: Kept(alias, "pci:0000:05:00.0", "vdf") for alias in ("ua-disk-root", "ua-nic-lan")}
+    later = dataclasses.replace(source, kept=kept, identity=dataclasses.replace(source.identity, epoch=9))
+    one, other = generate(source), generate(later)
+    assert compare(one.sections, other.sections).empty
+    assert render(one, LINUX) != render(other, LINUX)
+
+
+def test_a_new_baseline_waits_for_a_power_cycle() -> None:
+    baseline = BASELINE.model_validate(
+        BASELINE.to_dict() | {"cpu": {"model": "Nehalem"}, "machines": [{"family": "q35", "type": "pc-q35-8.0"}]}
+    )
+    running, desired = (generate(domain(spec(**BEFORE), baseline=pool)) for pool in (BASELINE, baseline))
+    assert compare(running.sections, desired.sections) == Changes(restart=("machine", "cpu"))
+
+
+def test_a_swapped_image_waits_for_a_power_cycle() -> None:
+    def source(path: str) -> DomainInput:
+        return domain(spec(disks=[disk("root")]), images=lambda _: Image(path, "qcow2"))
+
+    assert compare(generate(source("/a")).sections, generate(source("/b")).sections) == Changes(
+        restart=("ua-disk-root",)
+    )
+
+
+def test_a_seed_is_exchanged_in_place() -> None:
+    documents = [generate(domain(spec(), seed=seed)) for seed in (None, "/srv/1.iso", "/srv/2.iso")]
+    assert compare(documents[1].sections, documents[2].sections) == Changes(update=("ua-seed",))
+    assert compare(documents[0].sections, documents[1].sections).restart == ("ua-seed", "scsi")
+    assert "/srv/2.iso" in device_xml(documents[2], "ua-seed")
+
+
+def test_a_device_alone_is_as_in_the_document_but_for_the_boot_order() -> None:
+    document = generate(domain(spec(disks=[disk("root"), CD], nics=[nic("lan", bootOrder=1)]), seed="/srv/1.iso"))
+    whole = etree.fromstring(render(document, LINUX))
+    for alias in ("ua-disk-root", "ua-disk-cd", "ua-nic-lan", "ua-seed"):
+        (device,) = whole.xpath("devices/*[alias/@name=$alias]", alias=alias)
+        alone = etree.fromstring(device_xml(document, alias))
+        boot = device.find("boot")
+        if boot is not None:
+            device.remove(boot)
+        assert [(part.tag, dict(part.attrib), part.text or "") for part in device.iter() if len(part) == 0] == [
+            (part.tag, dict(part.attrib), part.text or "") for part in alone.iter() if len(part) == 0
+        ]
+    with pytest.raises(KeyError):
+        device_xml(document, "ua-rng")
