@@ -55,7 +55,7 @@ class KeyedQueue:
         self._failures: dict[Key, int] = {}
         self._base_delay, self._max_delay = base_delay, max_delay
         self._rng = rng if rng is not None else random.Random()  # noqa: S311 - spreads load, guards nothing
-        self._sleepers: set[asyncio.Future[None]] = set()
+        self._sleepers: dict[asyncio.Future[None], None] = {}  # in the order of their coming
         self._closed = False
 
     def add(self, key: Key, priority: Priority = Priority.USER) -> None:
@@ -186,14 +186,14 @@ class KeyedQueue:
 
     async def _sleep(self) -> None:
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.add(sleeper)
+        self._sleepers[sleeper] = None
         due = self._next_due()
         # A hair late rather than a hair early: the loop's timers may fire within its clock's resolution.
         timeout = None if due is None else max(0.0, due - self._clock.monotonic()) + 0.001
         try:
             await asyncio.wait((sleeper,), timeout=timeout)
         finally:
-            self._sleepers.discard(sleeper)
+            self._sleepers.pop(sleeper, None)
 
     def _wake(self) -> None:
         for sleeper in self._sleepers:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -68,8 +69,11 @@ class Recorder:
         burst: int = 20,
         refill: float = 60.0,
         remembered: int = 4096,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        """`component`: a qualified name, as `hostler.dev/operator`; `instance`: which process, as the pod's name."""
+        """`component`: a qualified name, as `hostler.dev/operator`; `instance`: which process, as the pod's name.
+        `new_id` makes what keeps the names of Events apart.
+        """
         self._client = client
         self._component = component
         self._instance = instance[:_WORD]
@@ -77,6 +81,7 @@ class Recorder:
         self._window, self._repeat_after = window, repeat_after
         self._burst, self._refill = burst, refill
         self._remembered = remembered
+        self._new_id = new_id
         self._series: OrderedDict[_Sameness, _Series] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._pending: dict[Key, _Series] = {}
@@ -159,7 +164,7 @@ class Recorder:
         if key.namespace:
             regarding["namespace"] = key.namespace
         # Events about cluster-scoped objects live in `default`: the API accepts them nowhere else.
-        event_key = Key(EVENTS.kind, key.namespace or "default", f"{key.name[:200]}.{uuid.uuid4().hex[:16]}")
+        event_key = Key(EVENTS.kind, key.namespace or "default", f"{key.name[:200]}.{self._new_id()}")
         moment = self._clock.now()
         return _Series(
             regarding, event_type, reason[:_WORD], _shortened(message), action[:_WORD], event_key, moment, moment, now

@@ -8,12 +8,9 @@ import uuid
 from kubernetes.aio.config import ConfigException
 from operator_settings import Settings
 
-from crds import KINDS
-from engine import errors, sync
-from engine.cache import Cache
-from engine.keys import Key
+from engine import errors
 from engine.kube import KubeClient, Resource
-from reconcilers.objects import API, NAMESPACE, SECRET
+from reconcilers.runtime import CannotList, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -80,18 +77,19 @@ async def installation_id(client: KubeClient, namespace: str) -> str:
     raise StartFailed(f"ConfigMap {namespace}/{INSTALLATION} cannot be read")
 
 
-async def load(client: KubeClient, cache: Cache, namespace: str) -> list[Key]:
-    """List everything into the cache, before the first worker starts. Returns the keys of all our objects."""
-    for kind in KINDS:
-        try:
-            await sync.load(client, cache, API[kind.kind])
-        except errors.NotFound as error:
+async def load(runtime: Runtime) -> None:
+    """List everything, before the first worker starts. Raises StartFailed."""
+    try:
+        await runtime.load()
+    except CannotList as problem:
+        plural = problem.resource.plural
+        if isinstance(problem.__cause__, errors.NotFound):
             raise StartFailed(
-                f"the API server knows no {kind.plural}.hostler.dev: install the CRDs with "
+                f"the API server knows no {plural}.{problem.resource.group}: install the CRDs with "
                 "`kubectl apply --server-side -k manifests`"
-            ) from error
-        except errors.Forbidden as error:
-            raise StartFailed(f"no rights to list {kind.plural}: {error}. Apply manifests/rbac.yaml") from error
-    await sync.load(client, cache, NAMESPACE)
-    await sync.load(client, cache, SECRET, namespace)
-    return [key for kind in KINDS for key in cache.keys(kind.kind)]
+            ) from problem
+        if isinstance(problem.__cause__, errors.Forbidden):
+            raise StartFailed(
+                f"no rights to list {plural}: {problem.__cause__}. Apply manifests/rbac.yaml"
+            ) from problem
+        raise StartFailed(f"{problem}: the API server said {problem.__cause__}") from problem

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -48,6 +49,8 @@ class Context:
     """Identity of this Hostler: stamped into domains and storage, so that two installations keep apart."""
     namespace: str
     """The operator's namespace, where infrastructure Secrets are."""
+    new_id: Callable[[], str] = field(default=lambda: str(uuid.uuid4()))
+    """Makes an identifier that nobody has."""
     objects: Objects = field(init=False)
     reservations: dict[str, Reservation] = field(default_factory=dict)
     """By VM uid: room promised by a placement whose write has not come back yet. Written and read without awaiting in

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from crds.storage_domain import HostReach, StorageDomain, StorageMode, StorageScope
 from drivers.errors import HostUnavailable, HypervisorError
 from engine.clock import timestamp
@@ -46,12 +44,12 @@ async def _write(ctx: Context, domain: StorageDomain, step: WriteMarker) -> None
         return
     local = domain.spec.directory.scope is StorageScope.HOST_LOCAL
     marker = Marker(
-        id=step.id or str(uuid.uuid4()),
+        id=step.id or ctx.new_id(),
         installation=ctx.installation,
         name=domain.metadata.name,
         scope=str(domain.spec.directory.scope),
         host=step.host if local else None,
-        nonce=uuid.uuid4().hex,
+        nonce=ctx.new_id(),
         created=timestamp(ctx.clock.now()),
     )
     memory = memory_of(ctx, domain)
