@@ -60,15 +60,14 @@ def recipe_hash() -> str:
     """Names the image: a digest of the files that decide what is in it, except the packages."""
     digest = hashlib.sha256()
     for path in _recipe_files():
-        content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-        mode = path.lstat().st_mode & 0o111
+        content, mode = path.read_bytes(), path.stat().st_mode & 0o111
         digest.update(f"{path.relative_to(_RECIPE)} {mode:o} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 
 def _recipe_files() -> list[Path]:
     data = [path for folder in ("root", "boot", "programs") for path in (_RECIPE / folder).rglob("*")]
-    files = [path for path in data if path.is_symlink() or path.is_file()]
+    files = [path for path in data if path.is_file()]
     return sorted([*files, *_RECIPE.glob("*.py")])
 
 

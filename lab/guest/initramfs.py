@@ -11,6 +11,8 @@ from lab.guest.tools import GuestError, run
 _RECIPE = Path(__file__).parent / "root"
 _PROGRAMS = Path(__file__).parent / "programs"
 _LOADER = "ld-linux-x86-64.so.2"
+_SHUTDOWN = ("halt", "poweroff", "reboot")
+"""What the guest's own shutdown is also called as."""
 
 
 def find(root: Path, *candidates: str) -> Path:
@@ -30,7 +32,10 @@ def kernel_version(packages: Path) -> str:
 def assemble(packages: Path, tree: Path) -> None:
     """Fill the empty folder ``tree`` with the guest's files from the unpacked ``packages``."""
     version = kernel_version(packages)
-    shutil.copytree(_RECIPE, tree, symlinks=True)
+    shutil.copytree(_RECIPE, tree)
+    for name in _SHUTDOWN:
+        # Made here: a symbolic link in the repository does not survive every way of copying one.
+        (tree / "sbin" / name).symlink_to("shutdown")
     release = tree / "etc/os-release"
     release.write_text(release.read_text().replace("@KERNEL@", version))
     _install_busybox(find(packages, "bin/busybox", "usr/bin/busybox"), tree)
