@@ -327,11 +327,18 @@ class Hypervisor(Protocol):
     async def delete_volume(self, pool: str, name: str) -> None:
         """Delete the file. Absent is done."""
 
-    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int) -> None:
-        """Write data, of size bytes in all, into the volume from its beginning. No deadline but 60 s a chunk."""
+    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int, offset: int = 0) -> None:
+        """Write data, of size bytes in all, into the volume from byte offset on. No deadline but 60 s a chunk.
 
-    def download(self, pool: str, name: str, *, limit: int | None = None) -> AsyncIterator[bytes]:
-        """The volume's bytes (at most limit of them), in chunks. Raises NotFound."""
+        What lies before and behind stays; a volume that ends before the data does grows with it, and bytes that nobody
+        wrote are zero. Raises NotFound, StorageFull, Refused(SizeMismatch).
+        """
+
+    def download(self, pool: str, name: str, *, limit: int | None = None, offset: int = 0) -> AsyncIterator[bytes]:
+        """The volume's bytes from byte offset on (at most limit of them, none behind its end), in chunks.
+
+        Raises NotFound.
+        """
 
 
 HostListener = Callable[[str, str | None], None]

@@ -114,13 +114,14 @@ class Bed:
         """A name for a new volume."""
         return f"{PREFIX}{uuid.uuid4().hex[:8]}{suffix}.{form}"
 
-    async def upload(self, name: str, content: bytes) -> None:
+    async def upload(self, name: str, content: bytes, offset: int = 0) -> None:
         """Write into a volume."""
-        await self.host.upload(self.directory, name, chunks(content), size=len(content))
+        await self.host.upload(self.directory, name, chunks(content), size=len(content), offset=offset)
 
-    async def download(self, name: str, limit: int | None = None) -> bytes:
+    async def download(self, name: str, limit: int | None = None, offset: int = 0) -> bytes:
         """Read a volume."""
-        return b"".join([chunk async for chunk in self.host.download(self.directory, name, limit=limit)])
+        read = self.host.download(self.directory, name, limit=limit, offset=offset)
+        return b"".join([chunk async for chunk in read])
 
     def seen(self, identifier: str, host: Hypervisor | None = None) -> DomainObservation | None:
         """What is known of a domain."""

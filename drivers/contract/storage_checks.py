@@ -67,6 +67,26 @@ async def bytes_come_back_as_they_went(bed: Bed) -> None:
     await refused(bed.upload(f"{PREFIX}none.raw", b"x"), NotFound)
 
 
+async def bytes_go_where_they_were_sent(bed: Bed) -> None:
+    """An upload at an offset changes that range alone, zeros too; behind the end the volume grows with it."""
+    content = random.Random(4).randbytes(2**20)  # noqa: S311 - any bytes do
+    volume = await bed.volume("raw", 0)
+    await bed.upload(volume.name, content)
+    for offset, data in ((300_001, bytes(400_000)), (5, b"x" * 70_000), (2**20 - 9, b"behind the end")):
+        await bed.upload(volume.name, data, offset)
+        content = content[:offset] + data + content[offset + len(data) :]
+        expect(await bed.download(volume.name) == content, f"{len(data)} bytes at {offset}")
+    await bed.upload(volume.name, bytes(2**20) + b"y", 2**21)
+    content = content.ljust(2**21 + 2**20, b"\0") + b"y"
+    expect(await bed.download(volume.name) == content, "with zeros between")
+    expect(await bed.download(volume.name, 1000, 2**20) == content[2**20 : 2**20 + 1000], "a part of it")
+    expect(await bed.download(volume.name, offset=2**20) == content[2**20 :], "its end")
+    expect(await bed.download(volume.name, 1000, len(content)) == b"", "nothing behind it")
+    found = {seen.name: seen for seen in await bed.host.list_volumes(bed.directory)}[volume.name]
+    expect(found.capacity == len(content), f"as large as what was written: {found}")
+    expect(found.allocation < len(content), f"zeros that were appended take no room: {found}")
+
+
 async def an_upload_of_the_wrong_size_is_refused(bed: Bed) -> None:
     """Fewer or more bytes than announced are refused; a source that fails is heard; uploads work afterwards."""
     volume = await bed.volume("raw", 2**20)
@@ -180,6 +200,7 @@ CHECKS = (
     a_volume_is_never_overwritten,
     a_scan_sees_what_others_made,
     bytes_come_back_as_they_went,
+    bytes_go_where_they_were_sent,
     an_upload_of_the_wrong_size_is_refused,
     a_volume_grows_and_never_shrinks,
     a_copy_converts,

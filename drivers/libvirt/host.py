@@ -266,10 +266,10 @@ class LibvirtHost:
         """See Hypervisor."""
         await self._storage.delete_volume(pool, name)
 
-    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int) -> None:
+    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int, offset: int = 0) -> None:
         """See Hypervisor."""
-        await self._storage.upload(pool, name, data, size)
+        await self._storage.upload(pool, name, data, size, offset)
 
-    def download(self, pool: str, name: str, *, limit: int | None = None) -> AsyncIterator[bytes]:
+    def download(self, pool: str, name: str, *, limit: int | None = None, offset: int = 0) -> AsyncIterator[bytes]:
         """See Hypervisor."""
-        return self._storage.download(pool, name, limit)
+        return self._storage.download(pool, name, limit, offset)

@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import libvirt
 from lxml import etree
@@ -214,31 +215,49 @@ CHUNK = 256 * 1024
 """Bytes of a stream that libvirt sends in one message."""
 
 
-def open_upload(connection: libvirt.virConnect, path: str, name: str, size: int) -> libvirt.virStream:
-    """A stream that writes size bytes into the volume from its beginning; what is zero takes no room there."""
+@dataclass(frozen=True)
+class Upload:
+    """A stream into a volume."""
+
+    stream: libvirt.virStream
+    sparse: bool
+    """Whether zeros may be sent as holes, which take no room there."""
+
+
+def open_upload(connection: libvirt.virConnect, path: str, name: str, size: int, offset: int) -> Upload:
+    """A stream that writes size bytes into the volume from offset on.
+
+    libvirt makes a hole by cutting the file off behind it and leaves what lies under it (measured on 9.0). So holes are
+    sent only where nothing has been written, and nothing lies behind.
+    """
+    found = volume(connection, path, name)
+    allocated = found.info()[2]
+    length = found.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)[2]
+    sparse = offset + size >= length and (offset >= length or allocated == 0)
+    stream = connection.newStream(0)
+    found.upload(stream, offset, size, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM if sparse else 0)
+    return Upload(stream, sparse)
+
+
+def open_download(
+    connection: libvirt.virConnect, path: str, name: str, limit: int | None, offset: int
+) -> libvirt.virStream:
+    """A stream of the volume from offset on, of limit bytes or to its end."""
     found = volume(connection, path, name)
     stream = connection.newStream(0)
-    found.upload(stream, 0, size, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+    found.download(stream, offset, limit or 0, 0)
     return stream
 
 
-def open_download(connection: libvirt.virConnect, path: str, name: str, limit: int | None) -> libvirt.virStream:
-    """A stream of the volume's first limit bytes, or of all of them."""
-    found = volume(connection, path, name)
-    stream = connection.newStream(0)
-    found.download(stream, 0, limit or 0, 0)
-    return stream
-
-
-def send(connection: libvirt.virConnect, stream: libvirt.virStream, data: bytes) -> None:
+def send(connection: libvirt.virConnect, upload: Upload, data: bytes) -> None:
     """Send all of data."""
     del connection
-    if data and data.count(0) == len(data):
-        stream.sendHole(len(data))
+    if upload.sparse and data and data.count(0) == len(data):
+        upload.stream.sendHole(len(data))
         return
     view = memoryview(data)
     while view:
-        view = view[stream.send(bytes(view[:CHUNK])) :]
+        view = view[upload.stream.send(bytes(view[:CHUNK])) :]
 
 
 def receive(connection: libvirt.virConnect, stream: libvirt.virStream) -> bytes:

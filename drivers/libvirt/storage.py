@@ -106,32 +106,32 @@ class Storage:
         await self._refuse_in_use(channel, pool, name)
         await self._changing(pool, channel.call("delete_volume", pools.delete_volume, CREATE_SECONDS, pool, name))
 
-    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], size: int) -> None:
+    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], size: int, offset: int) -> None:
         """See Hypervisor. Holds one chunk of data in memory at a time."""
         async with self._way(size).borrow("upload", CHUNK_SECONDS) as way:
-            stream = await way.call("upload", pools.open_upload, CHUNK_SECONDS, pool, name, size)
+            upload = await way.call("upload", pools.open_upload, CHUNK_SECONDS, pool, name, size, offset)
             sent = 0
             try:
                 async for chunk in data:
                     sent += len(chunk)
                     if sent > size:
                         raise Refused(f"upload of {name}: more than the {size} bytes announced", reason="SizeMismatch")
-                    await way.call("upload", pools.send, CHUNK_SECONDS, stream, chunk)
+                    await way.call("upload", pools.send, CHUNK_SECONDS, upload, chunk)
                 if sent != size:
                     raise Refused(f"upload of {name}: {sent} of {size} bytes", reason="SizeMismatch")
-                await way.call("upload", pools.finish, CHUNK_SECONDS, stream)
+                await way.call("upload", pools.finish, CHUNK_SECONDS, upload.stream)
             except BaseException:
-                await self._abort(way, stream)
+                await self._abort(way, upload.stream)
                 raise
             finally:
                 self._scan(pool).begun = float("-inf")
 
-    async def download(self, pool: str, name: str, limit: int | None) -> AsyncIterator[bytes]:
+    async def download(self, pool: str, name: str, limit: int | None, offset: int) -> AsyncIterator[bytes]:
         """See Hypervisor."""
         if limit == 0:
             return
         async with self._way(limit).borrow("download", CHUNK_SECONDS) as way:
-            stream = await way.call("download", pools.open_download, CHUNK_SECONDS, pool, name, limit)
+            stream = await way.call("download", pools.open_download, CHUNK_SECONDS, pool, name, limit, offset)
             ended = False
             try:
                 while chunk := await way.call("download", pools.receive, CHUNK_SECONDS, stream):

@@ -30,6 +30,7 @@ ON_EACH = {
     "starting_twice_is_starting_once",
     "a_guest_that_powers_off_is_told_from_a_destroyed_one",
     "bytes_come_back_as_they_went",
+    "bytes_go_where_they_were_sent",
     "an_upload_of_the_wrong_size_is_refused",
     "a_hung_daemon_costs_a_deadline",
     "a_restarted_daemon_is_listed_anew",

@@ -14,6 +14,9 @@ from drivers.libvirt.storage import SMALL, Storage
 
 class Way:
     async def call(self, what: str, function: Any, deadline: float, *args: Any) -> Any:
+        if function is pools.open_upload:
+            stream: Any = None
+            return pools.Upload(stream, sparse=True)
         return b"" if function is pools.receive else None
 
 
@@ -41,13 +44,13 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 async def test_what_is_read_to_look_at_the_storage_waits_for_no_copy(limit: int | None, *, small: bool) -> None:
     channels = Channels()
     storage = Storage(channels, lambda path: False)
-    assert [chunk async for chunk in storage.download("/srv", "a", limit)] == []
+    assert [chunk async for chunk in storage.download("/srv", "a", limit, 0)] == []
     assert (channels.slow.borrowed, channels.transfer.borrowed) == ((["download"], []) if small else ([], ["download"]))
 
 
 @pytest.mark.parametrize("size", [1024, SMALL * 2])
 async def test_a_record_is_written_while_images_come_in(size: int) -> None:
     channels = Channels()
-    await Storage(channels, lambda path: False).upload("/srv", "a", once(bytes(size)), size)
+    await Storage(channels, lambda path: False).upload("/srv", "a", once(bytes(size)), size, 0)
     assert bool(channels.slow.borrowed) is (size <= SMALL)
     assert bool(channels.transfer.borrowed) is (size > SMALL)

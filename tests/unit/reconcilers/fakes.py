@@ -188,21 +188,24 @@ class FakeHypervisor:
         self._called("delete_volume", pool, name)
         self._directory(pool).files.pop(name, None)
 
-    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int) -> None:
+    async def upload(self, pool: str, name: str, data: AsyncIterator[bytes], *, size: int, offset: int = 0) -> None:
         self._called("upload", pool, name)
         content = b"".join([chunk async for chunk in data])
         assert len(content) == size
         files = self._directory(pool).files
         if name not in files:
             raise NotFound(name)
-        files[name] = content + files[name][size:]
+        before = files[name]
+        files[name] = before[:offset].ljust(offset, b"\0") + content + before[offset + size :]
 
-    async def download(self, pool: str, name: str, *, limit: int | None = None) -> AsyncIterator[bytes]:
+    async def download(
+        self, pool: str, name: str, *, limit: int | None = None, offset: int = 0
+    ) -> AsyncIterator[bytes]:
         self._called("download", pool, name)
         files = self._directory(pool).files
         if name not in files:
             raise NotFound(f"there is no {name}")
-        yield files[name][:limit]
+        yield files[name][offset : None if limit is None else offset + limit]
 
 
 class FakeHosts:
