@@ -136,7 +136,7 @@ IMMUTABLE_DISK_FIELDS = ("storageDomain", "format", "source", "access", "logical
 _ADVICE = {
     "storageDomain": "cannot be changed: make a new disk on the other domain and copy the data in the guest",
     "format": "cannot be changed: make a new disk in the other format and copy the data in the guest",
-    "source": "cannot be changed, the disk was made from it: make a new disk from the other source",
+    "source": "cannot be changed, the disk is made from it: make a new disk, in a VM a drive of another name",
     "access": "cannot be changed: make a new disk with the other access",
     "logicalSectorSize": "cannot be changed, the guest's partitions depend on it: make a new disk",
 }
@@ -251,7 +251,7 @@ DISK = Kind(
         Column("Domain", ".spec.storageDomain"),
         Column("Progress", ".status.progress", priority=1),
         Column("Host", ".status.host", priority=1),
-        Column("UsedBy", ".status.usedBy", priority=1),
+        Column("UsedBy", ".status.usedBy[*]", priority=1),
         reason_column(),
         AGE_COLUMN,
     ),

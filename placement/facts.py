@@ -59,6 +59,8 @@ class Request:
     networks: frozenset[str] = frozenset()
     hosts: frozenset[str] | None = None
     """Hosts that hold the VM's host-local disks; None when it has none."""
+    only: frozenset[str] | None = None
+    """Hosts that alone may take it, since it may run there still; None for any."""
     cpu_model: str | None = None
     """A named CPU model; None for the pool's baseline, which every host of the pool can give."""
     uefi: bool = False

@@ -43,6 +43,12 @@ def holds_the_disks(request: Request, host: Candidate, _: Overcommit) -> str | N
     return None if request.hosts is None or host.name in request.hosts else "does not hold the VM's local disks"
 
 
+def may_take_it(request: Request, host: Candidate, _: Overcommit) -> str | None:
+    if request.only is None or host.name in request.only:
+        return None
+    return f"may not take the VM before it is known how it ended on {', '.join(sorted(request.only))}"
+
+
 def reaches_the_storage(request: Request, host: Candidate, _: Overcommit) -> str | None:
     return _missing("does not reach storage domain", request.storage_domains - host.storage_domains)
 
@@ -74,6 +80,7 @@ FILTERS: tuple[Filter, ...] = (
     is_the_named_host,
     has_the_labels,
     holds_the_disks,
+    may_take_it,
     is_schedulable,
     reaches_the_storage,
     has_the_networks,

@@ -20,6 +20,7 @@ from engine.recorder import Recorder
 from engine.status import StatusWriter
 from reconcilers.jobs import Jobs
 from reconcilers.objects import API, Objects, key_of
+from reconcilers.standing import news
 
 FIELD_MANAGER = "hostler"
 
@@ -83,10 +84,16 @@ class Context:
         return None if host is None else host.view()
 
     async def write_status(self, obj: Resource[Any, Any], status: Mapping[str, Any]) -> None:
-        """Write the descriptive status, if it differs. `status` is camelCase and whole: what is left out is removed."""
+        """Write the descriptive status, if it differs. `status` is camelCase and whole: what is left out is removed.
+
+        An object that has just become held up is told of in an Event too.
+        """
         raw = self.cache.get(key_of(obj))
         if raw is not None and raw["metadata"].get("uid") == obj.metadata.uid:
             await self.writer.write(API[obj.kind], raw, _plain(status))
+            held_up = news(obj, status.get("conditions", ()))
+            if held_up is not None:
+                self.event(obj, *held_up, warning=True)
 
     async def compare_and_set(self, obj: Resource[Any, Any], fields: Mapping[str, Any]) -> None:
         """Write critical status fields, if nobody has changed the object since `obj` was read.

@@ -6,6 +6,7 @@ something that a person must mend (Stalled), or unknown because a host cannot be
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -95,6 +96,17 @@ def conditions(obj: Resource[Any, Any], verdict: Verdict, now: datetime, *others
         own.append(condition("Paused", True, "Paused", message, generation))
     old = [c.to_dict() for c in obj.status.conditions]
     return _restart_clock(obj, verdict, merge(old, [*own, *others], now), now)
+
+
+def news(obj: Resource[Any, Any], written: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """(reason, message) when the object, by the conditions to be `written`, is held up and was not, or not for that."""
+    now = next((c for c in written if c["type"] == "Stalled"), None)
+    if now is None or now["status"] != "True":
+        return None
+    before = obj.status.condition("Stalled")
+    if before is not None and (before.status, before.reason) == ("True", now["reason"]):
+        return None
+    return now["reason"], now["message"]
 
 
 def _restart_clock(

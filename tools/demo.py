@@ -71,9 +71,10 @@ def up(lab: Lab, progress: Progress) -> None:
     with progress.step("the QEMU of web-1 is killed, and the VM comes back"):
         kill_and_wait(lab, deployment)
     print()
+    where = json.loads(lab.kubectl("get", "hvm", "web-2", "--namespace=demo", "-ojson"))["status"]["placement"]["host"]
     for kinds in ("hosts", "virtualmachines", "disks"):
         print(lab.kubectl("get", kinds, "--all-namespaces", "-o", "wide"))
-    print(NEXT.format(env=lab.state.folder / "env"))
+    print(NEXT.format(env=lab.state.folder / "env", manifests=lab.state.folder / "quickstart", host=where))
 
 
 NEXT = """Hostler runs. Try next:
@@ -82,7 +83,10 @@ NEXT = """Hostler runs. Try next:
     kubectl explain vm.spec.runPolicy --api-version=hostler.dev/v1alpha1
     kubectl -n demo describe hvm web-2
     kubectl -n demo patch hvm web-3 --type=merge -p '{{"spec":{{"runPolicy":"Halted"}}}}'
-    lab host kvm1 power off                             # a silent power cut: watch kubectl get hosts,hvm -A
+    kubectl diff --server-side --force-conflicts -k {manifests}   # what was applied; kubectl apply takes the same
+    lab host {host} power off                             # a silent power cut: web-2 becomes Unknown and stays
+    kubectl get hosts,hvm -A
+    lab host {host} power on                              # and web-2 runs again
     make demo-down                                      # ends everything, nothing stays
 """
 
@@ -91,7 +95,7 @@ def overlay(lab: Lab) -> Path:
     """The quick start, with the checksum of the image that this lab has built."""
     folder = lab.state.folder / "quickstart"
     folder.mkdir(exist_ok=True)
-    checksum = (lab.state.images / "guest.qcow2.sha256").read_text().split()[0]
+    checksum = _used_checksum(lab) or "sha256:" + (lab.state.images / "guest.qcow2.sha256").read_text().split()[0]
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -104,7 +108,7 @@ def overlay(lab: Lab) -> Path:
                         {
                             "op": "replace",
                             "path": "/spec/disks/0/template/source/http/checksum",
-                            "value": f"sha256:{checksum}",
+                            "value": checksum,
                         }
                     ]
                 ),
@@ -113,6 +117,13 @@ def overlay(lab: Lab) -> Path:
     }
     (folder / "kustomization.yaml").write_text(json.dumps(kustomization, indent=2))
     return folder
+
+
+def _used_checksum(lab: Lab) -> str | None:
+    """That of the image that VMs of an earlier `up` were made from: their source stays when the image is newer."""
+    found = json.loads(lab.kubectl("get", "hvm", "web-1", "--namespace=demo", "--ignore-not-found", "-ojson") or "{}")
+    used = [disk["template"]["source"]["http"]["checksum"] for disk in found.get("spec", {}).get("disks", [])[:1]]
+    return used[0] if used else None
 
 
 def _relative(target: Path, start: Path) -> Path:

@@ -24,6 +24,7 @@ _CUT_HASH_DIGITS = 32
 _UID_HASH_DIGITS = 8
 
 _OWNER = r"(?P<namespace>[a-z0-9][-a-z0-9]*)\.(?P<name>[a-z0-9][-a-z0-9.]*(_[0-9a-f]{32})?)-[0-9a-f]{8}"
+_TRASH = re.compile(r"(?P<volume>.+)\.trash-(?P<since>[0-9]{1,15})")
 _VOLUME = re.compile(rf"{_OWNER}\.(?P<format>qcow2|raw)")
 _SIDECAR = re.compile(
     rf".+\.(qcow2|raw|img|iso)(\.json|\.import)|.+\.trash-[0-9]+(\.json)?|.+\.json\.trash-[0-9]+"
@@ -67,6 +68,12 @@ def record_name(volume: str) -> str:
 def trash_name(volume: str, unix_seconds: int) -> str:
     """Name of a deleted volume that waits in the trash since then."""
     return f"{volume}.trash-{unix_seconds}"
+
+
+def parse_trash_name(file_name: str) -> tuple[str, int] | None:
+    """The inverse of `trash_name`: the volume and since when; None for any other file."""
+    match = _TRASH.fullmatch(file_name)
+    return None if match is None else (match["volume"], int(match["since"]))
 
 
 def import_name(volume: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from crds.disk import Disk, DiskVolume
@@ -39,7 +40,10 @@ def local_host(ctx: Context, disk: Disk, domain: StorageDomain) -> str | Verdict
         return stalled(
             "PoolNotFound", f"VirtualMachine {vm.metadata.name} names a HostPool {vm.spec.pool}, which is not there"
         )
-    request = placement_request(vm, resolve(ctx, vm), only=_siblings(ctx, vm))
+    request = placement_request(vm, resolve(ctx, vm), only=None)
+    siblings = _siblings(ctx, vm)
+    if siblings is not None:
+        request = replace(request, hosts=siblings if request.hosts is None else request.hosts & siblings)
     hosts = capacity.candidates(ctx, pool, ignore=vm.metadata.uid)
     candidates = [host for host in hosts if domain.metadata.name in host.storage_domains]
     decision = choose(request, candidates, pool.spec.placement)
@@ -173,6 +177,9 @@ def file_problem(disk: Disk, domain: StorageDomain) -> Verdict | None:
         return stalled(
             "PathOutside", f"{named.path} lies in a sub-directory: only files of the directory itself are taken"
         )
+    trashed = names.parse_trash_name(path.name)
+    if source.existing is not None and trashed is not None:
+        return stalled("OwnedByOther", f"{path.name} only marks a volume as trash: to take it back, name {trashed[0]}")
     # Whatever a volume is called, its record is called <volume>.json: who could write that could give volumes away.
     beside = names.is_ours(path.name) or path.suffix in (".json", ".import")
     if beside or (source.file is not None and names.parse_volume_name(path.name) is not None):

@@ -116,17 +116,18 @@ def _failed(error: Exception) -> Verdict:
     return stalled("DownloadFailed", f"the image could not be downloaded: {error or type(error).__name__}. {again}")
 
 
-async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None) -> None:
-    """Remove the volume: into the trash when it was whole and the domain keeps trash, else for good."""
+async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None) -> bool:
+    """Remove the volume: into the trash when it was whole and the domain keeps trash (True), else for good."""
     volume = disk.status.volume
     assert volume is not None
     whole = volume.provisioned_at is not None or volume.taken_over
     if whole and trash_seconds > 0 and trashed_name is not None:
         await _trash(host, pool, trashed_name)
-        return
+        return True
     await host.delete_volume(pool, names.import_name(volume.name))
     await host.delete_volume(pool, volume.name)
     await host.delete_volume(pool, names.record_name(volume.name))
+    return False
 
 
 async def abandon(host: Hypervisor, pool: str, volume: str, now: int) -> None:

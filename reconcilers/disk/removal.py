@@ -80,7 +80,9 @@ async def _discard(ctx: Context, disk: Disk) -> Verdict | None:
         trashed = names.trash_name(volume.name, int(disk.metadata.deletion_timestamp.timestamp()))
     if volume.name in files and trashed is None:
         return None
-    await provision.discard(disk, host, pool, domain.spec.trash_seconds, trashed)
+    if await provision.discard(disk, host, pool, domain.spec.trash_seconds, trashed):
+        message = f"{volume.name} is trash and goes in {domain.spec.trash_seconds} s: source.existing takes it back"
+        ctx.event(disk, "Trashed", message)
     return None
 
 

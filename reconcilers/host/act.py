@@ -20,5 +20,3 @@ def announce(ctx: Context, host: Host, plan: Plan, view: ConnectionView | None) 
         ctx.event(host, "Connected", f"connected to {host.spec.uri}")
     if was_connected and not connected:
         ctx.event(host, "Lost", f"the connection is lost: {plan.verdict.message}", warning=True)
-    if plan.lost:
-        ctx.event(host, "NonResponsive", plan.verdict.message, warning=True)

@@ -52,8 +52,6 @@ class Plan:
     """Seconds until silence could be long enough, or until the next look."""
     remove: bool = False
     """The Host is deleted and nothing hangs on it: close the connection and let it go."""
-    lost: bool = False
-    """The host has just become NonResponsive: its VMs must hear of it."""
 
 
 def decide(host: Host, seen: Observed) -> Plan:
@@ -63,8 +61,7 @@ def decide(host: Host, seen: Observed) -> Plan:
         plan = replace(plan, verdict=seen.problem)
     if host.metadata.deleting:
         return _leaving(plan, seen)
-    entered = plan.phase is HostPhase.NON_RESPONSIVE and host.status.phase is not HostPhase.NON_RESPONSIVE
-    return replace(plan, lost=entered)
+    return plan
 
 
 def schedulable(host: Host, plan: Plan) -> tuple[bool, str, str]:
@@ -85,7 +82,8 @@ def schedulable(host: Host, plan: Plan) -> tuple[bool, str, str]:
 def _leaving(plan: Plan, seen: Observed) -> Plan:
     if not seen.vms:
         return replace(plan, remove=True)
-    message = f"deletion waits for VMs that run or may run here: {listed(sorted(seen.vms))}. Stop or delete them"
+    message = f"deletion waits for VMs that run or may run here: {listed(sorted(seen.vms))}. "
+    message += "Stop or delete them" if plan.phase is not HostPhase.NON_RESPONSIVE else "Bring the host back first"
     return replace(plan, verdict=stalled("InUse", message), again=LOOK_AGAIN)
 
 

@@ -7,7 +7,6 @@ deleted. Purging removes the volume, then its record, then that file: whatever a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -20,7 +19,6 @@ from reconcilers.context import Context
 from reconcilers.relations import disks_of
 from xmlgen import names
 
-_TRASH = re.compile(r"(?P<volume>.+)\.trash-(?P<since>[0-9]{1,15})")
 _RECORD_LIMIT = 65536
 
 
@@ -39,9 +37,9 @@ def deleted(files: Iterable[Volume]) -> list[Deleted]:
     """The trash among the files of a directory, oldest first. A mark is empty: a file that holds anything is none."""
     found = []
     for file in files:
-        match = _TRASH.fullmatch(file.name)
-        if match is not None and file.capacity == 0 and match["volume"] != names.MARKER:
-            found.append(Deleted(match["volume"], file.name, int(match["since"])))
+        parsed = names.parse_trash_name(file.name)
+        if parsed is not None and file.capacity == 0 and parsed[0] != names.MARKER:
+            found.append(Deleted(parsed[0], file.name, parsed[1]))
     return sorted(found, key=lambda d: (d.since, d.volume))
 
 

@@ -266,6 +266,7 @@ async def _write(ctx: Context, seen: Seen, plan: Plan, verdict: Verdict | None) 
     phase = plan.phase
     if isinstance(plan.step, steps.Start) and verdict.reason == "Unschedulable":
         phase = VMPhase.SCHEDULING
+    act.announce(ctx, vm, phase, verdict)
     changes: Changes | None = seen.observed.changes
     if isinstance(seen.ownership.answer, MayStart):
         changes = Changes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine
+from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine, VMPhase
 from drivers.errors import HypervisorError, Refused
 from drivers.hypervisor import Hypervisor
 from engine.keys import Key
@@ -13,12 +13,23 @@ from reconcilers.holding import let_go
 from reconcilers.objects import API
 from reconcilers.ownership import HostFact
 from reconcilers.reach import acting_host
+from reconcilers.standing import Verdict
 from reconcilers.virtual_machine import plan as steps
 from reconcilers.virtual_machine.files import remove_files
 from reconcilers.virtual_machine.power import refused, succeeded
 from xmlgen.domain import DomainDocument, device_xml
 from xmlgen.metadata import Identity, metadata_xml
 from xmlgen.sections import applied
+
+
+def announce(ctx: Context, vm: VirtualMachine, phase: VMPhase | None, verdict: Verdict) -> None:
+    """Tell of an end: what differs from the status as it is written down, before the new one is."""
+    if phase is vm.status.phase:
+        return
+    if phase is VMPhase.CRASHED:
+        ctx.event(vm, "Crashed", verdict.message, warning=True)
+    elif phase is VMPhase.STOPPED and vm.status.phase is not None and not vm.metadata.deleting:
+        ctx.event(vm, "Stopped", verdict.message or "the VM is off")
 
 
 async def shutdown(ctx: Context, vm: VirtualMachine, step: steps.Shutdown) -> None:

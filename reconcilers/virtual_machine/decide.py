@@ -96,8 +96,8 @@ def _silent(vm: VirtualMachine, seen: Observed, hosts: tuple[str, ...]) -> Plan:
         verdict = progressing("HostSilent", f"waits for an answer of host {', '.join(hosts)}", START_BOUND)
         return Plan(Nothing(), verdict if unanswered else None, vm.status.phase or VMPhase.PENDING, again=5.0)
     message = (
-        f"host {', '.join(lost)} may still run this VM and does not answer: bring it back, "
-        "or make sure that it is off. The VM is not started elsewhere without proof of that"
+        f"host {', '.join(lost)} may still run this VM and does not answer: bring it back. "
+        "Until it answers, the VM is not started elsewhere: nothing else proves that it is off"
     )
     return Plan(Nothing(), unknown("HostUnreachable", message), VMPhase.UNKNOWN)
 
@@ -119,19 +119,22 @@ def _running(vm: VirtualMachine, seen: Observed, runs: RunsOn) -> Plan:
     assert identity is not None, "ownership answers RunsOn for stamped domains only"
     if identity.uid != vm.metadata.uid or identity.epoch != seen.ownership.epoch:
         return Plan(
-            Stamp(runs.host, runs.domain.uuid), _running_verdict(runs.domain), _running_phase(runs.domain), fields
+            Stamp(runs.host, runs.domain.uuid),
+            _running_verdict(runs.domain, seen.needs),
+            _running_phase(runs.domain),
+            fields,
         )
     if decision.action is not None:
         step: Step = Act(runs.host, runs.domain.uuid, decision.action)
         fields = _changed(vm, _decision_fields(decision), bound)
-        return Plan(step, _running_verdict(runs.domain), _running_phase(runs.domain), fields)
+        return Plan(step, _running_verdict(runs.domain, seen.needs), _running_phase(runs.domain), fields)
     changes = seen.changes
     if changes is not None and (changes.attach or changes.detach or changes.update):
         step = Apply(runs.host, runs.domain.uuid, changes)
-        return Plan(step, _running_verdict(runs.domain), _running_phase(runs.domain), fields)
+        return Plan(step, _running_verdict(runs.domain, seen.needs), _running_phase(runs.domain), fields)
     # What an earlier run has left defined on another host could be started there behind our back.
     step = Undefine(seen.ownership.remnants) if seen.ownership.remnants else Nothing()
-    return Plan(step, _running_verdict(runs.domain), _running_phase(runs.domain), fields)
+    return Plan(step, _running_verdict(runs.domain, seen.needs), _running_phase(runs.domain), fields)
 
 
 def _stale(seen: Observed) -> str:
@@ -144,12 +147,13 @@ def _running_phase(domain: DomainObservation) -> VMPhase:
     return VMPhase.RUNNING
 
 
-def _running_verdict(domain: DomainObservation) -> Verdict:
+def _running_verdict(domain: DomainObservation, needs: Verdict | None) -> Verdict:
+    """It runs; what is declared and cannot be had, or not yet, is said beside it."""
     if domain.state is DomainState.PAUSED and domain.paused_reason == "ioerror":
         return stalled("StorageError", "the VM is paused because its storage failed: mend it, then request Resume")
     if domain.state is DomainState.PAUSED:
         return ready("Paused", "the VM is paused: request Resume to go on")
-    return ready("Running")
+    return ready("Running", f"not all that is declared is there: {needs.message}" if needs is not None else "")
 
 
 def _bound(vm: VirtualMachine, runs: RunsOn, seen: Observed) -> dict[str, Any]:

@@ -28,9 +28,6 @@ class Files:
 
 def placement_request(vm: VirtualMachine, needs: Needs, *, only: frozenset[str] | None) -> Request:
     """What the VM asks of a host. `only`: hosts that alone may take it."""
-    bound = needs.hosts
-    if only is not None:
-        bound = only if bound is None else bound & only
     model = vm.spec.cpu.model
     size = to_bytes(vm.spec.memory.size)
     return Request(
@@ -40,7 +37,8 @@ def placement_request(vm: VirtualMachine, needs: Needs, *, only: frozenset[str] 
         host_selector=vm.spec.placement.host_selector,
         storage_domains=needs.storage_domains,
         networks=frozenset(needs.networks),
-        hosts=bound,
+        hosts=needs.hosts,
+        only=only,
         cpu_model=None if model == POOL_BASELINE else model,
         uefi=vm.spec.firmware.type is FirmwareType.UEFI,
     )

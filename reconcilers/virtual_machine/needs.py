@@ -14,6 +14,7 @@ from crds.network import Network
 from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain, StorageMode
 from crds.virtual_machine import VirtualMachine, VMDisk
+from drivers.hypervisor import ACTIVE
 from reconcilers.consumers import allowed
 from reconcilers.context import Context
 from reconcilers.relations import holds_a_place, leaving_vms, vms_of_disk
@@ -207,11 +208,22 @@ def _conflicts(ctx: Context, vm: VirtualMachine, drives: Iterable[Drive]) -> Ite
 
 
 def _holder(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:
-    holders = [*(o for o in vms_of_disk(ctx, disk) if holds_a_place(ctx, o)), *leaving_vms(ctx, disk)]
-    for other in holders:
-        if other.metadata.uid != vm.metadata.uid:
-            return f"VirtualMachine {other.metadata.name}"
+    if not _has_open(ctx, vm, disk):
+        holders = [*(o for o in vms_of_disk(ctx, disk) if holds_a_place(ctx, o)), *leaving_vms(ctx, disk)]
+        for other in holders:
+            if other.metadata.uid != vm.metadata.uid:
+                return f"VirtualMachine {other.metadata.name}"
     return _domain_holding(ctx, vm, disk)
+
+
+def _has_open(ctx: Context, vm: VirtualMachine, disk: Disk) -> bool:
+    """Whether the VM's own domain is seen with the disk now: then another VM that only asks for it takes nothing."""
+    placement = vm.status.placement
+    view = ctx.view(placement.host) if placement is not None and placement.host is not None else None
+    if view is None or view.inventory is None or not view.fresh:
+        return False
+    mine = (d for d in view.inventory.domains if d.uuid == (vm.status.uuid or vm.metadata.uid))
+    return any(d.state in ACTIVE and disk.status.path in d.images for d in mine)
 
 
 def _domain_holding(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:

@@ -55,7 +55,12 @@ async def start(ctx: Context, vm: VirtualMachine, plan: Plan, only: frozenset[st
         assert vm.spec.cloud_init is not None
         assert vm.spec.cloud_init.user_data_secret_ref is not None
         name = vm.spec.cloud_init.user_data_secret_ref.name
-        return Outcome(stalled("SecretNotFound", f"there is no Secret {name} with a key userData"), 15.0)
+        return Outcome(
+            stalled(
+                "SecretNotFound", f"there is no Secret {name} with a key userData: create it, or change spec.cloudInit"
+            ),
+            15.0,
+        )
     # While the Secret was read another VM may have taken a disk: what it needs is looked at now, and from here to the
     # promise of a place nothing is awaited.
     needs = resolve(ctx, vm)

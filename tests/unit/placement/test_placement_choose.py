@@ -171,6 +171,7 @@ def test_policies_choose(policy, expected):
         ({"host": "kvm2"}, {}, "is not kvm2, the only host allowed"),
         ({"host_selector": LabelSelector(match_labels={"a": "b"})}, {}, "does not match the hostSelector"),
         ({"hosts": frozenset({"kvm2"})}, {}, "does not hold the VM's local disks"),
+        ({"only": frozenset({"kvm2"})}, {}, "may not take the VM before it is known how it ended on kvm2"),
         ({}, {"schedulable": False, "why_not": "is in maintenance"}, "is in maintenance"),
         ({"storage_domains": frozenset({"a", "b"})}, {}, "does not reach storage domain a, b"),
         ({"networks": frozenset({"dmz"})}, {}, "does not have network dmz"),

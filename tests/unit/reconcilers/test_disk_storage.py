@@ -133,6 +133,7 @@ def image(path: str) -> dict[str, Any]:
         (existing(f"{PATH}/a.qcow2"), None),
         (image("a.img"), None),
         (existing("/etc/passwd"), "PathOutside"),
+        (existing("old.raw.trash-1"), "OwnedByOther"),
         (existing("/srv/vms-other/a"), "PathOutside"),
         (existing(f"{PATH}/sub/a"), "PathOutside"),
         (existing("sub/a"), "PathOutside"),
@@ -164,6 +165,8 @@ async def test_a_whole_volume_goes_to_the_trash():
     w.owned(NAME, MINE)
     assert await removed(w, disk().volume(NAME)) is None
     assert place.is_trashed(NAME, w.files())
+    assert w.recorder.events[-1][0] == "Trashed"
+    assert NAME in w.recorder.events[-1][1]
     assert {NAME, record_name(NAME)} <= w.files()
 
 

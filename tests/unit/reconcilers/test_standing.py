@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconcilers.standing import Verdict, conditions, progressing, ready, seconds_left, stalled, unknown
+from reconcilers.standing import Verdict, conditions, news, progressing, ready, seconds_left, stalled, unknown
 from tests.unit.reconcilers.builders import VmBuilder, after, vm
 
 
@@ -101,3 +101,17 @@ def test_paused_is_said_of_every_kind_while_the_annotation_is_set():
     paused = next(c for c in found if c["type"] == "Paused")
     assert (paused["status"], paused["reason"]) == ("True", "Paused")
     assert "alice" in paused["message"]
+
+
+def test_what_is_told_of_an_object_that_is_held_up():
+    lacks = stalled("DiskNotFound", "there is no Disk")
+    known = vm().condition("Stalled", "True", "DiskNotFound")
+
+    def told(built: VmBuilder, verdict: Verdict) -> tuple[str, str] | None:
+        return news(built.build(), conditions(built.build(), verdict, after(0)))
+
+    assert told(vm(), lacks) == ("DiskNotFound", "there is no Disk")
+    assert told(known, lacks) is None, "once"
+    assert told(known, unknown("HostUnreachable", "kvm1")) == ("HostUnreachable", "kvm1")
+    assert told(known, ready("Running")) is None
+    assert told(vm(), START) is None

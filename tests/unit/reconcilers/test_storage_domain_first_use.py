@@ -161,7 +161,7 @@ async def test_an_unmounted_share_is_found_and_never_marked_anew():
     assert kvm2.directories[PATH].files == {}
     assert w.status(key)["phase"] == "Degraded"
     assert w.standing(key) == ("False", "False", "True", "MarkerMissing")
-    assert [e[0] for e in w.recorder.events] == ["Initialized", "Unreachable"]
+    assert [e[0] for e in w.recorder.events] == ["Initialized", "Unreachable", "MarkerMissing"]
     kvm2.directories[PATH] = directory
     w.clock.move(20)
     await reconcile(w.context, key)

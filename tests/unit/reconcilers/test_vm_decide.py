@@ -329,7 +329,10 @@ def test_a_running_vm_is_left_running():
 
 
 def test_a_running_vm_that_lacks_something_goes_on_running():
-    assert verdict(look(vm().running_on("kvm1"), runs(), needs=stalled("DiskNotFound", "x"))) == ("Ready", "Running")
+    plan = look(vm().running_on("kvm1"), runs(), needs=stalled("DiskNotFound", "there is no Disk x"))
+    assert verdict(plan) == ("Ready", "Running")
+    assert plan.verdict is not None
+    assert "there is no Disk x" in plan.verdict.message
 
 
 def test_an_older_copy_is_destroyed_first():

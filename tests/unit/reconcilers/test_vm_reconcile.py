@@ -143,6 +143,7 @@ async def test_a_life():
     assert w.standing(WEB) == ("True", "False", "False", "Stopped")
     assert w.placement["candidates"] == []
     assert w.placement["epoch"] == 1
+    assert [reason for reason, _ in w.recorder.events] == ["Started", "ShuttingDown", "Stopped"]
     w.edit(runPolicy="Always")
     await w.go()
     assert w.placement["epoch"] == 2
