@@ -17,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-down check format test generate clean \
+.PHONY: help setup demo demo-down check format test bench generate clean \
 	packages check-format check-lint check-types check-contracts check-generated check-units
 
 help: ## List the targets
@@ -43,6 +43,9 @@ format: $(VENV) ## Format the code and repair what the linter can repair
 
 test: setup ## Unit and integration tests in a lab of their own (ARGS="-k word" selects, KEEP_LAB=1 keeps the lab)
 	@sh tools/test.sh $(ARGS)
+
+bench: setup ## Measure in a lab of its own: speed and cost of VMs beside libvirt alone (ARGS="documents" selects)
+	@sh tools/bench.sh $(ARGS)
 
 generate: $(VENV) ## Write the generated files again (CRDs from the models)
 	$(BIN)/python -m crds.generate

@@ -73,17 +73,20 @@ class Cluster:
 
     def wait_phase(self, kind: str, name: str, phase: str, timeout: float = PATIENCE) -> Object:
         """Wait for status.phase, with the status of the newest generation."""
-        return self.wait(f"{kind} {name} is {phase}", lambda: _in_phase(self.get(kind, name), phase), timeout)
+        what = f"{kind} {name} is {phase}"
+        found: Object = self.wait(what, lambda: _in_phase(self.get(kind, name), phase), timeout)
+        return found
 
     def wait_condition(
         self, kind: str, name: str, type_: str, status: str, reason: str | None = None, timeout: float = PATIENCE
     ) -> Object:
         """Wait for a condition of the newest generation; returns the condition."""
-        return self.wait(
+        found: Object = self.wait(
             f"{kind} {name} has {type_}={status} {reason or ''}",
             lambda: _has_condition(self.get(kind, name), type_, status, reason),
             timeout,
         )
+        return found
 
     def wait_gone(self, kind: str, name: str, timeout: float = PATIENCE) -> None:
         """Wait until there is no such object."""
