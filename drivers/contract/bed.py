@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -167,9 +166,9 @@ def expect(holds: object, what: str) -> None:
 
 async def eventually(what: str, holds: Callable[[], bool], seconds: float = 30) -> None:
     """Wait until it holds; fail after seconds."""
-    ends = time.monotonic() + seconds
+    ends = asyncio.get_running_loop().time() + seconds
     while not holds():
-        expect(time.monotonic() < ends, f"{what}: not within {seconds:g} s")
+        expect(asyncio.get_running_loop().time() < ends, f"{what}: not within {seconds:g} s")
         await asyncio.sleep(0.02)
 
 
@@ -188,7 +187,7 @@ async def refused(call: Awaitable[object], kind: type[HypervisorError], reason: 
 @contextlib.contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
     """Fail if what is done inside takes longer."""
-    begun = time.monotonic()
+    begun = asyncio.get_running_loop().time()
     yield
-    took = time.monotonic() - begun
+    took = asyncio.get_running_loop().time() - begun
     expect(took <= seconds, f"{what} took {took:.1f} s, bound {seconds:g} s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 from drivers.contract.bed import Bed, eventually, expect, refused, require, within
@@ -51,7 +50,7 @@ async def a_view_costs_nothing(bed: Bed) -> None:
 async def a_refresh_is_complete_and_newer(bed: Bed) -> None:
     """A refresh returns a complete list that was asked for after the refresh was."""
     identifier = await bed.defined()
-    asked = time.monotonic()
+    asked = asyncio.get_running_loop().time()
     view = await bed.host.refresh()
     inventory = require(view.inventory, "a list")
     expect(inventory.listed_at >= asked, "asked for later than the refresh")

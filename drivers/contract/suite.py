@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -70,11 +69,11 @@ class Contract:
         for check in cls.checks() if checks is None else checks:
             if check.needs_faults and bed.faults is None:
                 continue
-            begun = time.monotonic()
+            begun = asyncio.get_running_loop().time()
             error: BaseException | None = None
             try:
                 await cls.run_check(bed, check)
             except Exception as found:
                 error = found
-            outcomes.append(Outcome(check, time.monotonic() - begun, error))
+            outcomes.append(Outcome(check, asyncio.get_running_loop().time() - begun, error))
         return outcomes

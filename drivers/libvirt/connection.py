@@ -8,15 +8,12 @@ from typing import Any
 
 import libvirt
 
+from drivers.deadlines import KEEPALIVE_COUNT, KEEPALIVE_INTERVAL
 from drivers.errors import ConnectFailed
 from drivers.hypervisor import HostTarget
 from drivers.libvirt.credentials import Credentials
 from drivers.libvirt.probe import probe
 from drivers.libvirt.uri import Address, Transport, parse
-
-KEEPALIVE_INTERVAL = 5
-KEEPALIVE_COUNT = 3
-"""A daemon that is silent for interval x (count + 1) seconds has lost its connection."""
 
 
 class Connector:

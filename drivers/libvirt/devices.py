@@ -6,7 +6,7 @@ import libvirt
 
 from drivers.errors import Refused
 from drivers.libvirt.domains import affected, lookup
-from drivers.libvirt.xmlread import aliases, device_alias
+from drivers.xmlread import aliases, device_alias
 
 
 def _places(domain: libvirt.virDomain) -> dict[int, int]:

@@ -10,7 +10,7 @@ import libvirt
 from drivers.errors import Refused
 from drivers.hypervisor import DomainObservation, DomainState, StopReason
 from drivers.libvirt.states import STATES, paused_reason, stop_reason
-from drivers.libvirt.xmlread import METADATA_KEY, METADATA_URI, read_domain
+from drivers.xmlread import METADATA_KEY, METADATA_URI, read_domain
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from collections.abc import Callable
 
 import libvirt
 
+from drivers.deadlines import MISSES
 from drivers.errors import HypervisorError
 from drivers.libvirt.channel import Channel
-
-MISSES = 2
-"""Heartbeats in a row that must be missed before a host is suspect."""
 
 FIRST_SECONDS = 15.0
 """Deadline of the heartbeat that is part of connecting: a daemon that has just started is slow and not suspect."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Concatenate, ParamSpec
-from weakref import WeakValueDictionary
 
 import libvirt
 
+from drivers.deadlines import (
+    AGENT_SECONDS,
+    CALL_SECONDS,
+    DESTROY_SECONDS,
+    DETACH_SECONDS,
+    DEVICE_SECONDS,
+    START_SECONDS,
+)
 from drivers.errors import HostTimeout, HostUnavailable, NotFound, Refused
 from drivers.hypervisor import (
     ConnectionView,
@@ -25,16 +31,9 @@ from drivers.libvirt import devices, domains, facts
 from drivers.libvirt.channel import Channel, Observer
 from drivers.libvirt.link import Link
 from drivers.libvirt.storage import Storage
+from drivers.turns import Turns
 
 P = ParamSpec("P")
-
-CALL_SECONDS = 15.0
-START_SECONDS = 60.0
-DESTROY_SECONDS = 30.0
-DEVICE_SECONDS = 30.0
-DETACH_SECONDS = 10.0
-"""How long a guest has to give a device up."""
-AGENT_SECONDS = 15.0
 
 
 class LibvirtHost:
@@ -43,7 +42,7 @@ class LibvirtHost:
     def __init__(self, target: HostTarget, listener: HostListener, observe: Observer) -> None:
         """Must be made within a running event loop; connects once `start` is called."""
         self._link = Link(target, listener, observe)
-        self._guest_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
         self._storage = Storage(self._link, self._link.image_in_use)
         self._link.on_pool_change(self._storage.forget)
 
@@ -147,7 +146,7 @@ class LibvirtHost:
     async def detach_device(self, uuid: str, alias: str) -> None:
         """See Hypervisor. The definition gives the device up only after the guest did, so that both stay alike."""
         try:
-            async with self._guest_turn("detach_device", uuid, DEVICE_SECONDS):
+            async with self._turns.turn("detach_device", uuid, DEVICE_SECONDS):
                 places = await self._detach_places(uuid, alias)
                 if places & libvirt.VIR_DOMAIN_AFFECT_LIVE:
                     await self._unplug(uuid, alias)
@@ -219,22 +218,8 @@ class LibvirtHost:
         **kwargs: P.kwargs,
     ) -> None:
         """Make a call that needs the domain's own QEMU, which may be frozen: on the slow lane, one per domain."""
-        async with self._guest_turn(what, uuid, deadline):
+        async with self._turns.turn(what, uuid, deadline):
             await self._on_domain(self._link.slow, what, function, deadline, uuid, *args, **kwargs)
-
-    @contextlib.asynccontextmanager
-    async def _guest_turn(self, what: str, uuid: str, deadline: float) -> AsyncIterator[None]:
-        """One domain's QEMU serves one call after the other anyway: waiting here costs no thread."""
-        turn = self._guest_turns.setdefault(uuid, asyncio.Lock())
-        try:
-            async with asyncio.timeout(deadline):
-                await turn.acquire()
-        except TimeoutError as error:
-            raise HostTimeout(f"{what}: another call to this guest hangs; it was not sent") from error
-        try:
-            yield
-        finally:
-            turn.release()
 
     # Storage -------------------------------------------------------------------------------------------------------
 

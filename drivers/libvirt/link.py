@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import replace
 
 import libvirt
 
+from drivers.deadlines import FACTS_SECONDS, GUEST_SECONDS, LIST_SECONDS, OPEN_SECONDS, READ_SECONDS
 from drivers.errors import ConnectFailed, HostTimeout, HypervisorError, NotConnected
 from drivers.hypervisor import (
     ACTIVE,
@@ -37,25 +37,10 @@ from drivers.libvirt.events import Event, EventConnection, Happening
 from drivers.libvirt.executor import Lane
 from drivers.libvirt.facts import read_facts
 from drivers.libvirt.heart import Heart
-from drivers.libvirt.observations import ObservationStore, Ticket
-from drivers.libvirt.reader import Reader
 from drivers.libvirt.states import stop_event
-
-READ_SECONDS = 10.0
-LIST_SECONDS = 30.0
-FACTS_SECONDS = 60.0
-GUEST_SECONDS = 30.0
-FIRST_DELAY = 0.5
-LAST_DELAY = 15.0
-OPEN_SECONDS = 15.0
-
-
-def delays() -> Iterator[float]:
-    """Seconds to wait before each further try to connect, with jitter, for ever."""
-    delay = FIRST_DELAY
-    while True:
-        yield delay * random.uniform(0.8, 1.2)  # noqa: S311 - it spreads load, it guards nothing
-        delay = min(delay * 2, LAST_DELAY)
+from drivers.observations import ObservationStore, Ticket
+from drivers.pauses import delays
+from drivers.reader import Reader
 
 
 class Link:

@@ -19,7 +19,7 @@ from lxml import etree
 
 from drivers.errors import NotFound, Refused
 from drivers.hypervisor import PoolInfo, Volume
-from drivers.libvirt.xmlread import clean_path, pool_path, read_volume, volume_name
+from drivers.xmlread import clean_path, pool_path, read_volume, volume_name
 
 _SCAN_SECONDS = 10.0
 """How long a scan waits for volumes that are being made in the pool."""

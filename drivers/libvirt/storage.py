@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import libvirt
 
+from drivers.deadlines import CHUNK_SECONDS, COPY_SECONDS, CREATE_SECONDS, SCAN_SECONDS
 from drivers.errors import HypervisorError, Refused
 from drivers.hypervisor import PoolInfo, Volume
 from drivers.libvirt import pools
 from drivers.libvirt.channel import Borrowed, Channel
-from drivers.libvirt.xmlread import clean_path
+from drivers.scans import Scans
 
 T = TypeVar("T")
 
-SCAN_SECONDS = 60.0
-CREATE_SECONDS = 300.0
-COPY_SECONDS = 3600.0
-CHUNK_SECONDS = 60.0
 SMALL = 4 * 2**20
 """Bytes up to which a transfer (a marker, a record, a header, a seed) waits for no copy and no image."""
-
-
-@dataclass
-class _Scan:
-    """The last scan of one directory, or the one under way."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    begun: float = float("-inf")
-    volumes: tuple[Volume, ...] = ()
 
 
 class Channels(Protocol):
@@ -55,12 +40,11 @@ class Storage:
     def __init__(self, channels: Channels, in_use: Callable[[str], bool]) -> None:
         self._channels = channels
         self._in_use = in_use
-        self._scans: dict[str, _Scan] = {}
+        self._scans = Scans()
 
     def forget(self) -> None:
         """Take no scan from before now for an answer."""
-        for scan in self._scans.values():
-            scan.begun = float("-inf")
+        self._scans.forget()
 
     async def ensure_pool(self, xml: str) -> PoolInfo:
         """See Hypervisor."""
@@ -71,16 +55,12 @@ class Storage:
         return await self._channels.slow.call("pool_info", pools.pool_info, SCAN_SECONDS, pool)
 
     async def list_volumes(self, pool: str, max_age: float) -> tuple[Volume, ...]:
-        """See Hypervisor. Callers that wait for one scan share the next, if it began recently enough for them."""
-        wanted = time.monotonic() - max_age
-        scan = self._scan(pool)
-        async with scan.lock:
-            if scan.begun < wanted:
-                begun = time.monotonic()
-                channel = self._channels.slow
-                scan.volumes = await channel.call("list_volumes", pools.list_volumes, SCAN_SECONDS, pool)
-                scan.begun = begun
-            return scan.volumes
+        """See Hypervisor."""
+
+        async def scan() -> tuple[Volume, ...]:
+            return await self._channels.slow.call("list_volumes", pools.list_volumes, SCAN_SECONDS, pool)
+
+        return await self._scans.get(pool, max_age, scan)
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         """See Hypervisor."""
@@ -124,7 +104,7 @@ class Storage:
                 await self._abort(way, upload.stream)
                 raise
             finally:
-                self._scan(pool).begun = float("-inf")
+                self._scans.forget(pool)
 
     async def download(self, pool: str, name: str, limit: int | None, offset: int) -> AsyncIterator[bytes]:
         """See Hypervisor."""
@@ -146,15 +126,12 @@ class Storage:
         """The channel for a transfer of that many bytes (None: who knows how many)."""
         return self._channels.slow if size is not None and size <= SMALL else self._channels.transfer
 
-    def _scan(self, pool: str) -> _Scan:
-        return self._scans.setdefault(clean_path(pool), _Scan())
-
     async def _changing(self, pool: str, call: Awaitable[T]) -> T:
         try:
             return await call
         finally:
             # Also after a failure: it may have left something, or taken it away.
-            self._scan(pool).begun = float("-inf")
+            self._scans.forget(pool)
 
     async def _refuse_in_use(self, channel: Channel, pool: str, name: str) -> None:
         path = await channel.call("volume_path", pools.volume_path, SCAN_SECONDS, pool, name)

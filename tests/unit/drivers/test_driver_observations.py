@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, GuestInterfaceFacts
-from drivers.libvirt.observations import ObservationStore, Ticket
+from drivers.observations import ObservationStore, Ticket
 
 UUIDS = ("a", "b", "c")
 GUEST = GuestFacts("web", "Debian", (GuestInterfaceFacts("eth0", None, ("192.0.2.1",)),))

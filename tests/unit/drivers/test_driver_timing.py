@@ -8,8 +8,8 @@ import pytest
 from drivers.errors import HostTimeout
 from drivers.hypervisor import GuestFacts, GuestInterfaceFacts
 from drivers.libvirt.guest import GuestWatch
-from drivers.libvirt.link import FIRST_DELAY, LAST_DELAY, delays
-from drivers.libvirt.reader import RETRY_SECONDS, Reader
+from drivers.pauses import FIRST_DELAY, LAST_DELAY, delays
+from drivers.reader import RETRY_SECONDS, Reader
 
 pytestmark = pytest.mark.looptime
 

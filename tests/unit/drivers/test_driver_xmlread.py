@@ -16,7 +16,7 @@ from drivers.hypervisor import (
 from drivers.libvirt.facts import version
 from drivers.libvirt.guest import has_address, read_guest
 from drivers.libvirt.states import paused_reason, stop_event, stop_reason
-from drivers.libvirt.xmlread import (
+from drivers.xmlread import (
     aliases,
     clean_path,
     device_alias,

@@ -1,0 +1,429 @@
+"""Domain calls as a daemon carries them out: at one instant each, and as libvirt answers them."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from drivers.errors import AlreadyExists, NotFound, Refused
+from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, StopReason
+from drivers.simulated import documents, guests, platform
+from drivers.simulated.daemon import Daemon, Domain
+from drivers.simulated.documents import to_document
+from drivers.simulated.files import File
+from drivers.simulated.qemu import Opened, Qemu
+from drivers.simulated.sparse import SparseBytes
+from drivers.simulated.wire import Event, Happening, Later
+from drivers.simulated.world import Breach
+from drivers.xmlread import device_alias, read_domain
+
+if TYPE_CHECKING:
+    from drivers.simulated.machine import Machine
+
+SIGTERM_SECONDS = 10.0
+"""How long a daemon waits for a process to end by itself before it kills it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A domain as a daemon tells it."""
+
+    uuid: str
+    xml: str
+    state: DomainState
+    stop_reason: StopReason | None
+    paused_reason: str
+
+    def observation(self, remembered: StopReason | None) -> DomainObservation:
+        """The contract's view of it; remembered: what its last STOPPED event said."""
+        facts = read_domain(self.xml)
+        reason = self.stop_reason
+        if reason is StopReason.UNKNOWN and remembered is not None:
+            reason = remembered
+        return DomainObservation(
+            uuid=self.uuid,
+            name=facts.name,
+            state=self.state,
+            stop_reason=reason,
+            persistent=True,
+            identity=facts.identity,
+            sections=facts.sections,
+            cpus=facts.cpus,
+            memory=facts.memory,
+            devices=facts.devices,
+            images=facts.images,
+            agent_connected=facts.agent_connected,
+            paused_reason=self.paused_reason,
+        )
+
+
+def find(daemon: Daemon, uuid: str) -> Domain:
+    """The domain. Raises NotFound."""
+    domain = daemon.domains.get(uuid)
+    if domain is None:
+        raise NotFound(f"no domain with matching uuid '{uuid}'", reason="NoDomain")
+    return domain
+
+
+def _running(daemon: Daemon, uuid: str) -> tuple[Domain, Qemu]:
+    domain = find(daemon, uuid)
+    if domain.qemu is None or domain.qemu.gone:
+        raise Refused("Requested operation is not valid: domain is not running", reason="NotRunning")
+    return domain, domain.qemu
+
+
+def list_uuids(daemon: Daemon) -> tuple[str, ...]:
+    """All domains."""
+    return tuple(daemon.domains)
+
+
+def read(daemon: Daemon, uuid: str, *, shallow: bool = False) -> Reading | None:
+    """Read a domain; None when there is none. shallow: only what the daemon knows without asking the QEMU."""
+    domain = daemon.domains.get(uuid)
+    if domain is None:
+        return None
+    qemu = domain.qemu
+    document = domain.definition if qemu is None or shallow else qemu.live
+    reason = domain.stop_reason if qemu is None else None
+    return Reading(uuid, document.text, domain.state, reason, "" if qemu is None else qemu.paused)
+
+
+def define(daemon: Daemon, xml: str, who: str) -> str:
+    """Define, and return the UUID."""
+    root = documents.parse(xml)
+    documents.check(root, daemon.machine.facts.machines)
+    name = root.findtext("name", "")
+    try:
+        uuid = str(uuids.UUID(root.findtext("uuid", "")))
+    except ValueError as error:
+        raise documents.invalid("malformed uuid element") from error
+    for other in daemon.domains.values():
+        if (other.name == name) != (other.uuid == uuid):
+            raise AlreadyExists(
+                f"operation failed: domain '{other.name}' already exists with uuid {other.uuid}", reason="AlreadyExists"
+            )
+    known = daemon.domains.get(uuid)
+    _keep_places(known, root)
+    documents.complete(root, daemon.machine.world.random)
+    if known is None:
+        daemon.domains[uuid] = Domain(uuid, name, to_document(root))
+    else:
+        known.definition = to_document(root)
+    _note(daemon.machine, f"{name} ({uuid}) defined by {who}")
+    daemon.changed(uuid)
+    return uuid
+
+
+def _keep_places(known: Domain | None, root: etree._Element) -> None:
+    """A network card that gets no MAC address keeps the one that it has, so that defining twice changes nothing."""
+    if known is None:
+        return
+    before = known.definition.root.findall("devices/interface")
+    for old, new in zip(before, root.findall("devices/interface"), strict=False):
+        mac = old.find("mac")
+        if mac is not None and new.find("mac") is None:
+            new.append(mac)
+
+
+def start(daemon: Daemon, uuid: str, who: str, *, paused: bool) -> None:
+    """Start; a running domain is left as it is."""
+    domain, machine = find(daemon, uuid), daemon.machine
+    if domain.qemu is not None:
+        return
+    if machine.qemus.get(uuid) is not None:
+        raise Refused("the process of before has not been taken over", reason="OperationFailed")
+    root = domain.definition.root
+    daemon.starts += 1
+    documents.live(root, daemon.starts)
+    memory = read_domain(domain.definition.text).memory
+    qemu = Qemu(uuid, domain.name, to_document(root), memory, machine.world.now, paused="user" if paused else "")
+    try:
+        _check_memory(machine, memory)
+        _check_bridges(machine, root)
+        _make_variables(machine, root)
+        for image in documents.images(root):
+            open_image(machine, qemu, *image)
+    except Refused:
+        domain.stop_reason = StopReason.FAILED
+        daemon.tell(Event(Happening.STOPPED, uuid, stop_reason=StopReason.FAILED))
+        raise
+    domain.qemu = machine.qemus[uuid] = qemu
+    _note(machine, f"QEMU of {domain.name} ({uuid}) started by {who}")
+    _look_for_twins(machine, qemu)
+    look_for_writers(machine, qemu)
+    machine.boot_guest(qemu)
+    daemon.tell(Event(Happening.STARTED, uuid))
+
+
+def _check_memory(machine: Machine, memory: int) -> None:
+    if memory + sum(qemu.memory for qemu in machine.qemus.values()) > machine.memory:
+        raise Refused("cannot set up guest memory: Cannot allocate memory", reason="NoMemory")
+
+
+def _check_bridges(machine: Machine, root: etree._Element) -> None:
+    for bridge in documents.bridges(root):
+        if bridge not in machine.bridges:
+            raise Refused(f"Cannot get interface MTU on '{bridge}': No such device", reason="NoSuchBridge")
+
+
+def _make_variables(machine: Machine, root: etree._Element) -> None:
+    """Libvirt makes the file of the UEFI variables from its template when it is not there."""
+    path = documents.nvram(root)
+    if path:
+        store, name, file = machine.find(path)
+        if file is None:
+            store.create(name, File(SparseBytes(b"NVRAM", platform.NVRAM_BYTES)))
+
+
+def open_image(machine: Machine, qemu: Qemu, path: str, form: str, writes: bool) -> None:
+    """Have a process open an image, with QEMU's locks, which reach as far as this machine.
+
+    Raises Refused with VolumeMissing, InvalidVolume or VolumeInUse.
+    """
+    store, name, file = machine.find(path)
+    if file is None:
+        raise Refused(f"Cannot access storage file '{path}': No such file or directory", reason="VolumeMissing")
+    if form == "qcow2" and file.format != "qcow2":
+        raise Refused(f"{path}: Image is not in qcow2 format", reason="InvalidVolume")
+    for other in machine.qemus.values():
+        reads = writes and any(opened.file is file for opened in other.reads.values())
+        if other is not qemu and (other.holds(file) or reads):
+            raise Refused(f'{path}: Failed to get "write" lock', reason="VolumeInUse")
+    (qemu.writes if writes else qemu.reads)[path] = Opened(store, name, file)
+
+
+def _look_for_twins(machine: Machine, qemu: Qemu) -> None:
+    for other in machine.world.machines.values():
+        if other is not machine and qemu.uuid in other.qemus:
+            machine.world.violate(Breach.TWO_PROCESSES, (other.name, machine.name), f"{qemu.name} ({qemu.uuid})")
+
+
+def look_for_writers(machine: Machine, qemu: Qemu) -> None:
+    """Record other machines' processes that write what this one writes."""
+    for other in machine.world.machines.values():
+        for twin in other.qemus.values() if other is not machine else ():
+            for opened in qemu.writes.values():
+                if twin.holds(opened.file):
+                    what = f"{opened.store.name}/{opened.name}, by {twin.name} and {qemu.name}"
+                    machine.world.violate(Breach.TWO_WRITERS, (other.name, machine.name), what)
+
+
+def destroy(daemon: Daemon, uuid: str, who: str) -> Later[None] | None:
+    """Cut the power. Off or absent is done; a process that is stopped takes longer."""
+    domain = daemon.domains.get(uuid)
+    qemu = None if domain is None else domain.qemu
+    if qemu is None:
+        return None
+    _note(daemon.machine, f"{qemu.name} ({uuid}) destroyed by {who}")
+
+    def kill() -> None:
+        daemon.machine.end_qemu(qemu, StopReason.DESTROYED)
+
+    if qemu.frozen:
+        return Later(SIGTERM_SECONDS, kill)
+    kill()
+    return None
+
+
+def press_power(daemon: Daemon, uuid: str) -> None:
+    """The power button; nothing to do for a domain that is off."""
+    domain = find(daemon, uuid)
+    if domain.qemu is not None:
+        daemon.machine.press_power_button(domain.qemu)
+
+
+def shutdown_by_agent(daemon: Daemon, uuid: str) -> None:
+    """Have the guest agent power the guest off."""
+    domain = find(daemon, uuid)
+    if domain.qemu is not None:
+        if domain.qemu.agent is None:
+            raise Refused("Guest agent is not responding", reason="AgentUnresponsive")
+        domain.qemu.system = True
+        daemon.machine.press_power_button(domain.qemu)
+
+
+def reset(daemon: Daemon, uuid: str) -> None:
+    """Press the reset button, or reboot: the guest begins anew."""
+    _, qemu = _running(daemon, uuid)
+    daemon.machine.boot_guest(qemu)
+    daemon.changed(uuid)
+
+
+def suspend(daemon: Daemon, uuid: str) -> None:
+    """Pause; a paused domain is left as it is."""
+    _, qemu = _running(daemon, uuid)
+    if not qemu.paused:
+        qemu.paused = "user"
+        daemon.changed(uuid)
+
+
+def resume(daemon: Daemon, uuid: str) -> None:
+    """Run; a running domain is left as it is."""
+    _, qemu = _running(daemon, uuid)
+    if qemu.paused:
+        qemu.paused = ""
+        daemon.changed(uuid)
+        daemon.machine.settle_guest(qemu)
+
+
+def undefine(daemon: Daemon, uuid: str, who: str, *, remove_nvram: bool) -> None:
+    """Remove the definition of a domain that is off; absent is done."""
+    domain = daemon.domains.get(uuid)
+    if domain is None:
+        return
+    if domain.qemu is not None:
+        raise Refused(f"domain {uuid} is running: it is undefined only once it is off", reason="AlreadyRunning")
+    variables = documents.nvram(domain.definition.root)
+    if remove_nvram and variables:
+        store, name, file = daemon.machine.find(variables)
+        if file is not None:
+            store.delete(name)
+    del daemon.domains[uuid]
+    _note(daemon.machine, f"{domain.name} ({uuid}) undefined by {who}")
+    daemon.changed(uuid)
+
+
+def domain_xml(daemon: Daemon, uuid: str, *, inactive: bool) -> str:
+    """The document as libvirt keeps it."""
+    domain = find(daemon, uuid)
+    return (domain.definition if inactive or domain.qemu is None else domain.qemu.live).text
+
+
+def set_metadata(daemon: Daemon, uuid: str, xml: str) -> None:
+    """Replace our metadata element wherever the domain has a document."""
+    domain = find(daemon, uuid)
+    root = domain.definition.root
+    documents.set_metadata(root, documents.parse(xml))
+    domain.definition = to_document(root)
+    if domain.qemu is not None:
+        root = domain.qemu.live.root
+        documents.set_metadata(root, documents.parse(xml))
+        domain.qemu.live = to_document(root)
+    _note(daemon.machine, f"{domain.name} ({uuid}) stamped anew")
+    daemon.changed(uuid)
+
+
+def query_guest(daemon: Daemon, uuid: str) -> GuestFacts | None:
+    """What the guest agent says."""
+    domain = daemon.domains.get(uuid)
+    return None if domain is None or domain.qemu is None else domain.qemu.agent
+
+
+def attach(daemon: Daemon, uuid: str, xml: str) -> None:
+    """Attach wherever the domain lacks a device of that alias."""
+    alias = device_alias(xml) if documents.parse(xml) is not None else None
+    if alias is None:
+        raise Refused("a device without an alias could not be found again: it is not attached", reason="InvalidDomain")
+    domain, machine = find(daemon, uuid), daemon.machine
+    definition = domain.definition.root
+    running = None if domain.qemu is None else domain.qemu.live.root
+    device = documents.parse(xml)
+    fresh = running is not None and documents.find_device(running, alias) is None
+    documents.complete_device(definition if running is None else running, device, machine.world.random, pluggable=fresh)
+    if fresh and domain.qemu is not None and running is not None:
+        _check_bridges(machine, _alone(device))
+        if image := documents.image(device):
+            open_image(machine, domain.qemu, *image)
+            look_for_writers(machine, domain.qemu)
+        plugged = documents.parse(etree.tostring(device).decode())
+        daemon.starts += 1
+        documents.name_device(plugged, 0, daemon.starts)
+        documents.add_device(running, plugged)
+        domain.qemu.live = to_document(running)
+    if documents.find_device(definition, alias) is None:
+        documents.add_device(definition, device)
+        domain.definition = to_document(definition)
+    _note(machine, f"{alias} attached to {domain.name} ({uuid})")
+    daemon.changed(uuid)
+
+
+def _alone(device: etree._Element) -> etree._Element:
+    """A document with this one device, a copy of it."""
+    root = etree.Element("domain")
+    documents.add_device(root, documents.parse(etree.tostring(device).decode()))
+    return root
+
+
+def present(daemon: Daemon, uuid: str, alias: str) -> tuple[bool, bool]:
+    """Whether the running domain has a device of that alias, and whether its definition has."""
+    domain = daemon.domains.get(uuid)
+    if domain is None:
+        return False, False
+    plugged = domain.qemu is not None and documents.find_device(domain.qemu.live.root, alias) is not None
+    return plugged, documents.find_device(domain.definition.root, alias) is not None
+
+
+def unplug(daemon: Daemon, uuid: str, alias: str) -> None:
+    """Ask the guest to give a device up, in its own time."""
+    _, qemu = _running(daemon, uuid)
+    if qemu.system:
+        daemon.machine.world.later(guests.UNPLUG_SECONDS, _give_up, daemon, qemu, alias)
+
+
+def _give_up(daemon: Daemon, qemu: Qemu, alias: str) -> None:
+    if qemu.gone or qemu.frozen or qemu.paused:
+        return
+    root = qemu.live.root
+    device = documents.find_device(root, alias)
+    image = None if device is None else documents.image(device)
+    if image is not None:
+        qemu.writes.pop(image[0], None)
+        qemu.reads.pop(image[0], None)
+    documents.remove_device(root, alias)
+    qemu.live = to_document(root)
+    daemon.noticed(lambda: daemon.tell(Event(Happening.DEVICE_REMOVED, qemu.uuid, alias=alias)))
+
+
+def detach_definition(daemon: Daemon, uuid: str, alias: str) -> None:
+    """Take a device from the definition."""
+    domain = find(daemon, uuid)
+    root = domain.definition.root
+    if documents.remove_device(root, alias):
+        domain.definition = to_document(root)
+        _note(daemon.machine, f"{alias} detached from {domain.name} ({uuid})")
+        daemon.changed(uuid)
+
+
+def update_device(daemon: Daemon, uuid: str, xml: str) -> None:
+    """Change a device in place, in every document that the domain has."""
+    domain, device = find(daemon, uuid), documents.parse(xml)
+    _check_bridges(daemon.machine, _alone(device))
+    definition = domain.definition.root
+    documents.update_device(definition, xml)
+    if domain.qemu is not None:
+        _change_medium(daemon, domain.qemu, device, xml)
+    domain.definition = to_document(definition)
+    daemon.changed(uuid)
+
+
+def _change_medium(daemon: Daemon, qemu: Qemu, device: etree._Element, xml: str) -> None:
+    root = qemu.live.root
+    old = documents.find_device(root, device_alias(xml) or "")
+    before, after = None if old is None else documents.image(old), documents.image(device)
+    documents.update_device(root, xml)
+    if after is not None and after != before:
+        open_image(daemon.machine, qemu, *after)
+        look_for_writers(daemon.machine, qemu)
+    if before is not None and after != before:
+        qemu.writes.pop(before[0], None)
+        qemu.reads.pop(before[0], None)
+    qemu.live = to_document(root)
+
+
+def resize_block(daemon: Daemon, uuid: str, path: str, size: int) -> None:
+    """Grow a running domain's disk; one that is as large or larger is left as it is."""
+    _, qemu = _running(daemon, uuid)
+    opened = qemu.writes.get(path)
+    if opened is None:
+        raise Refused(f"invalid path: {path}", reason="OperationFailed")
+    if opened.file.capacity < size:
+        opened.store.grow(opened.file, size)
+        _note(daemon.machine, f"{path} grown to {size} bytes")
+        daemon.changed(uuid)
+
+
+def _note(machine: Machine, what: str) -> None:
+    machine.world.note(machine.name, what)
