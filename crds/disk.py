@@ -89,9 +89,9 @@ class HttpSource(Model):
             Rule("isURL(self) && url(self).getScheme() in ['http', 'https']", "must be an http:// or https:// URL")
         ),
     )
-    """Where the image (qcow2 or raw) is."""
+    """Where the image is: qcow2, raw or ISO, as it is or compressed with gzip, xz or zstd."""
     checksum: str = Field(max_length=160, json_schema_extra=_CHECKSUM)
-    """`sha256:` or `sha512:` and the digest of the file as it is downloaded."""
+    """`sha256:` or `sha512:` and the digest of the file as it is downloaded, compressed where it is."""
 
 
 class FileSource(Model):
@@ -199,6 +199,14 @@ class DiskSpec(Model):
         return self.source is None or self.source.existing is None
 
 
+class DiskContent(StrEnum):
+    """What a volume held when it was complete."""
+
+    CDROM = "CDROM"
+    """An image of a CD or DVD: ISO 9660, UDF or both."""
+    OTHER = "Other"
+
+
 class DiskVolume(Model):
     """The volume behind the disk: written before it is made, so that a restart finds it again."""
 
@@ -211,6 +219,8 @@ class DiskVolume(Model):
     taken_over: bool = False
     """Whether it lay there before this Disk did (source.existing, or the same Disk of an earlier cluster state). Then a
     host that cannot be asked may still run a VM from it."""
+    content: DiskContent | None = None
+    """CDROM: the image of a CD or DVD, which is never grown. Other: anything else. Looked at when it was complete."""
     provisioned_at: datetime | None = None
     """When it was complete. From then on the volume is never made again: if it is not there, it is missing."""
 

@@ -50,6 +50,14 @@ def from_bytes(size: int) -> str:
     return str(size)
 
 
+def about(size: int) -> str:
+    """The size in bytes for a person to read, rounded: 1.5Gi."""
+    for suffix in ("Ti", "Gi", "Mi", "Ki"):
+        if size >= _SUFFIX[suffix]:
+            return f"{size / _SUFFIX[suffix]:.1f}{suffix}"
+    return f"{size} bytes"
+
+
 def _check(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"{value!r} is not a size")
@@ -81,6 +89,28 @@ Quantity = Annotated[
     ),
 ]
 """A size: a string or integer on the wire, a string here; `to_bytes` gives its bytes."""
+
+
+Bandwidth = Annotated[
+    str,
+    BeforeValidator(_check),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": _STORED_PATTERN.replace("^(", "^(0|", 1),
+            "maxLength": 32,
+            "minimum": 0,
+            "maximum": _STORED_MAXIMUM,
+            **rules(
+                Rule(
+                    "type(self) == int ? self >= 0 : isQuantity(self) && !self.startsWith('-')",
+                    "must be a size a second, for example 50Mi, or 0 for no limit",
+                ),
+            ),
+        }
+    ),
+]
+"""A size a second, 0 included: a string or integer on the wire, a string here."""
 
 
 def as_quantity(path: str) -> str:

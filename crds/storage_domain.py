@@ -22,7 +22,7 @@ from crds.base import (
     reason_column,
     rules,
 )
-from crds.quantity import Quantity
+from crds.quantity import Bandwidth, Quantity
 
 
 class StorageScope(StrEnum):
@@ -92,6 +92,9 @@ class StorageDomainSpec(Model):
     """The HostPools whose hosts reach this domain; the first is its home."""
     mode: StorageMode = StorageMode.ACTIVE
     """Active, or Maintenance: no disk is made here and no VM is started from here. Default: Active."""
+    bandwidth_per_second: Bandwidth = "0"
+    """How many bytes a second this controller writes here while it imports images, for all of them together, for
+    example 50Mi. A new value holds for imports that run. Default: 0, no limit."""
     trash_seconds: int = Field(default=86400, ge=0, le=31536000)
     """How long a deleted disk's volume is kept, so that it can be taken back with `source.existing`.
     0 deletes at once. Default: 86400."""

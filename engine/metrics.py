@@ -29,6 +29,14 @@ driver_seconds = Histogram(
     "hostler_driver_call_seconds", "Duration of calls to hosts", ["method", "outcome"], buckets=_WORK
 )
 
+import_bytes = Counter("hostler_import_bytes", "Bytes that imports have written to hosts")
+import_rate = Histogram(
+    "hostler_import_bytes_per_second",
+    "Bytes of the source a second, of imports that succeeded",
+    buckets=(2**16, 2**18, 2**20, 2**22, 2**24, 2**26, 2**28, 2**30),
+)
+imports = Counter("hostler_imports", "Imports by how they ended: ok, or the reason", ["outcome"])
+
 
 def observe_driver_call(method: str, seconds: float, outcome: str) -> None:
     """For the drivers, which know nothing of this module: one call to a host has ended.

@@ -18,6 +18,7 @@ from engine.kube import KubeClient
 from engine.queue import KeyedQueue
 from engine.recorder import Recorder
 from engine.status import StatusWriter
+from reconcilers.bandwidth import Bandwidth
 from reconcilers.jobs import Jobs
 from reconcilers.objects import API, Objects, key_of
 from reconcilers.standing import news
@@ -59,6 +60,9 @@ class Context:
 
     growing: dict[str, str] = field(default_factory=dict)
     """By Disk uid: the host through whose pool its volume is being made larger; no VM starts from it meanwhile."""
+
+    bandwidths: dict[str, Bandwidth] = field(default_factory=dict)
+    """By StorageDomain: what those who copy onto it share."""
 
     making: dict[str, str] = field(default_factory=dict)
     """By Disk uid: the host on which its volume was begun and is not known to be whole."""

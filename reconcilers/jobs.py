@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from engine.keys import Key
 
 NOTICE_SECONDS = 2.0
+CANCEL_SECONDS = 1.0
 
 
 @dataclass
@@ -32,19 +33,20 @@ class Job:
     notify: Callable[[], None] = field(default=lambda: None, repr=False)
     """Called when the work has come a noticeable step further."""
 
-    _noticed: float = field(default=0.0, repr=False)
+    _noticed: float = field(default=float("-inf"), repr=False)
+    _shown: int | None = field(default=None, repr=False)
 
     @property
-    def percent(self) -> int:
-        """How much is done, 0 to 100; 0 while the total is not known."""
-        return min(100, self.done * 100 // self.total) if self.total else 0
+    def percent(self) -> int | None:
+        """How much is done, 0 to 100; None while the total is not known."""
+        return min(100, self.done * 100 // self.total) if self.total else None
 
     def advance(self, done: int) -> None:
-        """Note how far the work is; the object is looked at again at every tenth of it, at most every two seconds."""
-        before, self.done = self.percent, done
+        """Note how far the work is; the object is looked at again at every percent of it, at most every two seconds."""
+        self.done = done
         now = asyncio.get_running_loop().time()
-        if self.percent // 10 > before // 10 and now - self._noticed >= NOTICE_SECONDS:
-            self._noticed = now
+        if self.percent != self._shown and now - self._noticed >= NOTICE_SECONDS:
+            self._shown, self._noticed = self.percent, now
             self.notify()
 
 
@@ -76,14 +78,19 @@ class Jobs:
             return None
         return self._jobs.pop((key, name))
 
-    async def cancel(self, key: Key) -> None:
-        """End all jobs of an object and wait until they have ended."""
-        tasks = [job.task for (owner, _), job in self._jobs.items() if owner == key and job.task is not None]
+    async def cancel(self, key: Key) -> bool:
+        """End all jobs of an object: whether they have ended within a second.
+
+        What waits for a host that hangs takes longer; the object is woken when it has ended, and this is called again.
+        """
+        tasks = {job.task for (owner, _), job in self._jobs.items() if owner == key and job.task is not None}
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for found in [k for k in self._jobs if k[0] == key]:
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+        for found in [k for k, job in self._jobs.items() if k[0] == key and (job.task is None or job.task.done())]:
             del self._jobs[found]
+        return all(owner != key for owner, _ in self._jobs)
 
     async def close(self) -> None:
         """End all jobs."""

@@ -27,7 +27,7 @@ _OWNER = r"(?P<namespace>[a-z0-9][-a-z0-9]*)\.(?P<name>[a-z0-9][-a-z0-9.]*(_[0-9
 _TRASH = re.compile(r"(?P<volume>.+)\.trash-(?P<since>[0-9]{1,15})")
 _VOLUME = re.compile(rf"{_OWNER}\.(?P<format>qcow2|raw)")
 _SIDECAR = re.compile(
-    rf".+\.(qcow2|raw|img|iso)(\.json|\.import)|.+\.trash-[0-9]+(\.json)?|.+\.json\.trash-[0-9]+"
+    rf".+\.(qcow2|raw|img|iso)(\.json|\.import(\.json|\.unpacked)?)|.+\.trash-[0-9]+(\.json)?|.+\.json\.trash-[0-9]+"
     rf"|{_OWNER}\.([0-9a-f]{{8,64}}\.seed\.iso|nvram\.fd)|{re.escape(MARKER)}"
 )
 
@@ -79,6 +79,21 @@ def parse_trash_name(file_name: str) -> tuple[str, int] | None:
 def import_name(volume: str) -> str:
     """Name of the file that an image is downloaded to, before it becomes the volume."""
     return f"{volume}.import"
+
+
+def import_note_name(volume: str) -> str:
+    """Name of the file that says how far that download came."""
+    return f"{import_name(volume)}.json"
+
+
+def unpacked_name(volume: str) -> str:
+    """Name of the file that a compressed image is unpacked to, before it becomes the volume."""
+    return f"{import_name(volume)}.unpacked"
+
+
+def import_names(volume: str) -> tuple[str, ...]:
+    """All files that an import may have beside the volume."""
+    return (import_note_name(volume), unpacked_name(volume), import_name(volume))
 
 
 def seed_name(namespace: str, vm: str, uid: str, digest: str) -> str:

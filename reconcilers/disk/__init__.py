@@ -232,14 +232,14 @@ async def _act(
             standing.more = True
         case Step.FINISH:
             ctx.jobs.take(key_of(disk), provision.IMPORT)
-            await provision.finish(ctx, disk)
+            await provision.finish(ctx, disk, host, pool)
             ctx.making.pop(disk.metadata.uid, None)
             standing.more = True
         case Step.IMPORT:
             problem = await place.copied_from_other(ctx, disk, host, pool)
             if problem is not None:
                 return Standing(problem, DiskPhase.FAILED, again=30.0)
-            verdict, phase, percent, again = provision.run_import(ctx, disk, host, pool, seen)
+            verdict, phase, percent, again = await provision.run_import(ctx, disk, host, pool, seen)
             standing = Standing(verdict, phase, None, percent, again)
         case Step.GROW:
             assert seen.volume is not None, "what grows is there"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from crds.disk import Disk, DiskPhase
+from crds.disk import Disk, DiskContent, DiskPhase
 from crds.quantity import from_bytes, to_bytes
 from drivers.hypervisor import Volume
 from reconcilers.disk.record import Record
@@ -68,10 +68,13 @@ def decide(disk: Disk, seen: Observed) -> Plan:
 
 def _provisioned(disk: Disk, seen: Observed) -> Plan:
     """Once whole, a volume is never made again: one that is not there is missing."""
+    known = disk.status.volume
+    assert known is not None, "what was provisioned has a volume"
     if seen.volume is None:
         return _missing(disk.status.path or seen.mine.volume)
     wanted = to_bytes(disk.spec.size)
-    if seen.volume.capacity < wanted:
+    # A CD-ROM is as large as what it holds.
+    if seen.volume.capacity < wanted and known.content is not DiskContent.CDROM:
         message = f"grows from {from_bytes(seen.volume.capacity)} to {disk.spec.size}"
         return Plan(Step.GROW, progressing("Resizing", message, CREATE_BOUND), DiskPhase.RESIZING)
     return Plan(Step.NOTHING, ready("Ready"), DiskPhase.READY)

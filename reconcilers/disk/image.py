@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import Enum
 
 HEADER_BYTES = 65536
 """How much of an image `inspect` wants to see: header and header extensions lie in the first cluster."""
@@ -22,15 +23,32 @@ _FOREIGN = (
     (0, b"conectix", "VHD"),
     (64, b"\x7f\x10\xda\xbe", "VDI"),
     (0, b"QED\0", "QED"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"\xfd7zXZ\0", "xz"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\x1f\x8b", "compressed twice (gzip)"),
+    (0, b"\xfd7zXZ\0", "compressed twice (xz)"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed twice (zstd)"),
     (0, b"BZh", "bzip2"),
     (0, b"LUKS\xba\xbe", "LUKS"),
 )
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1 << 0, 1 << 1, 1 << 2
 _KNOWN_INCOMPATIBLE = 0b11111  # dirty, corrupt, external data file, compression type, extended L2 entries
 _EXTENSION_END, _EXTENSION_DATA_FILE, _EXTENSION_ENCRYPTION = 0, 0x44415441, 0x0537BE77
+
+
+class Compression(Enum):
+    """How a file is compressed; known by its first bytes, never by its name."""
+
+    GZIP = "gzip"
+    XZ = "xz"
+    ZSTD = "zstd"
+
+
+_COMPRESSED = (
+    (b"\x1f\x8b", Compression.GZIP),
+    (b"\xfd7zXZ\0", Compression.XZ),
+    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
+)
+_ISO_SECTORS = (0x8001, 0x8801, 0x9001)
+"""Where a volume descriptor of ECMA-119 (or ECMA-167, for UDF) has its identifier: from the 16th sector of 2 KiB on."""
 
 
 class BadImage(Exception):
@@ -50,6 +68,29 @@ class ImageInfo:
     """qcow2 or raw."""
     virtual_size: int
     """Bytes that a guest would see."""
+
+
+def compression_of(head: bytes) -> Compression | None:
+    """How the file that begins with `head` is compressed; None when it is not."""
+    return next((kind for magic, kind in _COMPRESSED if head.startswith(magic)), None)
+
+
+def is_iso(head: bytes) -> bool:
+    """Whether the image that begins with `head` (its first HEADER_BYTES) is a CD or DVD: ISO 9660, UDF, or both."""
+    first = head[_ISO_SECTORS[0] : _ISO_SECTORS[0] + 5]
+    # A disc with UDF alone begins its extended area with BEA01, and NSR02 or NSR03 follows.
+    others = {head[sector : sector + 5] for sector in _ISO_SECTORS[1:]}
+    return first == b"CD001" or (first == b"BEA01" and not others.isdisjoint({b"NSR02", b"NSR03"}))
+
+
+def most_bytes(virtual_size: int) -> int:
+    """The largest image file that is taken for a disk of that size: qcow2's tables come to the content."""
+    return virtual_size + virtual_size // 16 + 16 * 2**20
+
+
+def too_large(limit: int) -> BadImage:
+    """An image of unknown size that turns out to be more than its disk can hold."""
+    return BadImage("ImageTooLarge", f"the image is larger than {limit} bytes: declare a larger size")
 
 
 def inspect(head: bytes, file_size: int) -> ImageInfo:

@@ -1,186 +1,282 @@
 """Filling a disk from an image: downloaded by the controller, or lying in the storage domain's directory.
 
 The bytes are checked before anything opens them as an image: the header as they begin to arrive, the checksum when they
-have all arrived. A downloaded image waits in a file of its own beside the volume; only what was found good is converted
-into the volume.
+have all arrived, and only then is something unpacked or converted. A download waits in a file of its own beside the
+volume; a raw image for a raw volume is written straight into it. What is compressed is kept as it came until it is
+whole: the download can go on where it was cut off, which an unpacked half could not, and nothing is unpacked whose
+checksum is wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-
-import aiohttp
+from dataclasses import dataclass
 
 from crds.disk import Disk, DiskFormat, FileSource, HttpSource
 from crds.quantity import from_bytes, to_bytes
-from drivers.errors import AlreadyExists
+from drivers.errors import AlreadyExists, StorageFull
 from drivers.hypervisor import Hypervisor, Volume
-from reconcilers.disk.image import HEADER_BYTES, BadImage, ImageInfo, inspect
+from reconcilers.bandwidth import Bandwidth
+from reconcilers.disk.download import Download
+from reconcilers.disk.image import (
+    HEADER_BYTES,
+    BadImage,
+    Compression,
+    ImageInfo,
+    compression_of,
+    inspect,
+    is_iso,
+    most_bytes,
+    too_large,
+)
+from reconcilers.disk.pieces import gather, pieces
+from reconcilers.disk.staging import Staged, Target
+from reconcilers.disk.unpack import unpacked
+from reconcilers.disk.webfile import DownloadFailed, Version
 from reconcilers.jobs import Job
 from xmlgen import names
 from xmlgen.volume import volume_xml
 
-CHUNK = 262144
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+
+class NoRoom(StorageFull):
+    """The storage is too full for the image."""
+
+    def __init__(self, needed: int, available: int) -> None:
+        """needed: 0 where nobody knows."""
+        known = f"{needed - available} bytes are missing, {needed} are needed and {available} are free"
+        unknown = f"{available} bytes were free, and the image needs more"
+        super().__init__(f"the storage is full: {known if needed else unknown}", reason="StorageFull")
+        self.needed = needed or available + 1
+        """Bytes that have to be free for the next try."""
 
 
-async def import_image(job: Job, disk: Disk, host: Hypervisor, pool: str, volume: str) -> None:
-    """Make the volume from the Disk's http or file source. Raises BadImage, HypervisorError, aiohttp.ClientError.
+@dataclass(frozen=True)
+class Imported:
+    """What an import brought."""
 
-    Whatever an earlier try has left under the names of this Disk's volume is removed first: without a record beside it,
-    it was never whole. A raw image for a raw volume is written straight into it; any other waits in a file of its own
-    until it was found good, and the host converts it.
-    """
-    source = disk.spec.source
-    assert source is not None, "a disk without a source is blank"
-    staged = names.import_name(volume)
-    await _clear(host, pool, volume, staged)
-    try:
-        if source.http is not None:
-            info = await _download(job, source.http, disk, host, pool, volume, staged)
-        else:
+    info: ImageInfo
+    grows: bool
+    """Whether the volume is to be as large as declared: a CD-ROM is as large as what it holds."""
+    received: int
+    """Bytes that were read from the source."""
+    interruptions: int
+
+
+@dataclass
+class Import:
+    """One import into one volume; the names of all its files are made of the volume's."""
+
+    job: Job
+    disk: Disk
+    host: Hypervisor
+    pool: str
+    volume: str
+    share: Bandwidth
+    need: int = 0
+    """Bytes that are known to be needed on the storage."""
+
+    async def run(self) -> Imported:
+        """Make the volume from the Disk's http or file source. Raises BadImage, HypervisorError.
+
+        What is not taken is removed; what a host or a server in trouble leaves behind is what the next try goes on
+        with, once it has proved to be right.
+        """
+        source = self.disk.spec.source
+        assert source is not None, "a disk without a source is blank"
+        try:
+            if source.http is not None:
+                return await self._from_web(source.http)
             assert source.file is not None, "the other sources need no import"
-            info = await _examine(job, source.file, disk, host, pool, volume)
-            staged = source.file.path.rpartition("/")[2]
-    except (BadImage, aiohttp.ClientError, TimeoutError):
-        await _clear(host, pool, volume, staged)
-        raise
-    if not _is_straight(info, disk):
-        await _convert(host, pool, disk, volume, staged, info)
-    if source.http is not None:
-        await host.delete_volume(pool, staged)
+            return await self._from_file(source.file)
+        except DownloadFailed:
+            raise
+        except BadImage:
+            await self._clear()
+            raise
+        except NoRoom:
+            await self._clear()
+            raise
+        except StorageFull as error:
+            await self._clear()
+            available = (await self.host.pool_info(self.pool)).available
+            raise NoRoom(self.need if self.need > available else 0, available) from error
 
+    # From a web server ------------------------------------------------------------------------------------------------
 
-async def _clear(host: Hypervisor, pool: str, *volumes: str) -> None:
-    for name in volumes:
-        await host.delete_volume(pool, name)
-
-
-def _is_straight(info: ImageInfo, disk: Disk) -> bool:
-    return info.format == disk.spec.format.value == DiskFormat.RAW.value
-
-
-async def _download(
-    job: Job, source: HttpSource, disk: Disk, host: Hypervisor, pool: str, volume: str, staged: str
-) -> ImageInfo:
-    """Download the image, straight into the volume or into the staged file, and check it."""
-    async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT, auto_decompress=False))
-        response = await stack.enter_async_context(session.get(source.url, max_redirects=5))
-        response.raise_for_status()
-        if response.content_length is None:
-            raise BadImage("SizeUnknown", "the server does not say how large the image is (no Content-Length)")
-        job.total = response.content_length
-        check = _Check(source.checksum, disk, job.total)
-        chunks = response.content.iter_chunked(CHUNK)
-        head = await check.begin(chunks)
-        target = volume if _is_straight(check.info, disk) else staged
-        await host.create_volume(pool, volume_xml(target, "raw", job.total))
-        await host.upload(pool, target, check.passing(head, chunks, job), size=job.total)
-    check.finish()
-    return check.info
-
-
-async def _examine(job: Job, source: FileSource, disk: Disk, host: Hypervisor, pool: str, volume: str) -> ImageInfo:
-    """Check a file of the directory; on the way, if it is raw and so is the volume, copy it there."""
-    name = source.path.rpartition("/")[2]
-    found = next((v for v in await host.list_volumes(pool) if v.name == name), None)
-    if found is None:
-        raise BadImage("ImageNotFound", f"there is no file {name} in the storage domain's directory")
-    # A qcow2 file may be smaller or larger than what it holds, and ends where the download ends. Any other is as large
-    # as what it holds.
-    size = found.capacity if found.format != DiskFormat.QCOW2.value else None
-    job.total = found.allocation if size is None else size
-    check = _Check(source.checksum, disk, size)
-    chunks = host.download(pool, name)
-    head = await check.begin(chunks)
-    if size is None and inspect(head[:HEADER_BYTES], len(head)).format != DiskFormat.QCOW2.value:
-        raise _otherwise_read(found)
-    passing = check.passing(head, chunks, job)
-    if size is not None and _is_straight(check.info, disk):
-        await host.create_volume(pool, volume_xml(volume, "raw", size))
-        await host.upload(pool, volume, passing, size=size)
-    else:
-        async for _ in passing:
-            pass
-    check.finish()
-    return check.info
-
-
-class _Check:
-    """Looks at an image's bytes as they pass by."""
-
-    def __init__(self, checksum: str, disk: Disk, size: int | None) -> None:
-        algorithm, _, self._expected = checksum.partition(":")
-        self._digest = hashlib.new(algorithm)
-        self._limit = to_bytes(disk.spec.size)
-        self._size = size
-        self._seen = 0
-        self._head = b""
-
-    async def begin(self, chunks: AsyncIterator[bytes]) -> bytes:
-        """Read the header, and refuse the image before anything of it is stored. Returns what was read."""
-        head = b""
-        async for chunk in chunks:
-            head += chunk
-            if len(head) >= HEADER_BYTES:
-                break
-        self._head = head[:HEADER_BYTES]
-        if self._size is not None:
-            self._fits(inspect(self._head, self._size))
-        return head
-
-    async def passing(self, head: bytes, chunks: AsyncIterator[bytes], job: Job) -> AsyncIterator[bytes]:
-        """All bytes, the header first, each one counted and digested."""
-        for start in range(0, len(head), CHUNK):
-            yield self._take(head[start : start + CHUNK], job)
-        async for chunk in chunks:
-            yield self._take(chunk, job)
-
-    def finish(self) -> None:
-        """Raise BadImage unless everything came and is what was declared."""
-        if self._size is not None and self._seen != self._size:
-            raise BadImage("DownloadCut", f"only {self._seen} of {self._size} bytes came")
-        if self._digest.hexdigest() != self._expected:
-            raise BadImage(
-                "ChecksumMismatch",
-                f"the image's {self._digest.name} is {self._digest.hexdigest()}, not {self._expected}: "
-                "the file has changed, or the declared checksum is wrong",
+    async def _from_web(self, source: HttpSource) -> Imported:
+        staged_name = names.import_name(self.volume)
+        target = Target(self.host, self.pool, staged_name, self.share)
+        algorithm, _, expected = source.checksum.partition(":")
+        note = names.import_note_name(self.volume)
+        staged = Staged(target, note, f"{source.url} {source.checksum}", algorithm)
+        if not await staged.recall((staged_name, self.volume)):
+            await self._clear()
+        # An earlier try can have come as far as this.
+        others = {names.unpacked_name(self.volume), staged_name, self.volume} - {target.name}
+        await self._delete(*(others if staged.offset else ()))
+        self._all_of(staged.version.total, compressed=False)
+        self.job.advance(staged.offset)
+        download = Download(source.url, staged, self.share, self._admit, self.job)
+        await download.run()
+        _compare(staged.digest, expected)
+        head = b"".join([chunk async for chunk in target.read(min(HEADER_BYTES, target.offset))])
+        compression = compression_of(head)
+        if compression is None:
+            info = self._fits(inspect(head, target.offset))
+        else:
+            target, head, info = await self._unpack(
+                target.read(target.offset), compression, target.offset, source.checksum
             )
-        self._fits(self.info)
+        return await self._settle(target.name, head, info, download.received, download.interruptions)
 
-    @property
-    def info(self) -> ImageInfo:
-        """What the image is."""
-        return inspect(self._head, self._seen if self._size is None else self._size)
+    async def _admit(self, head: bytes, version: Version) -> tuple[str, int]:
+        """What begins with head may be stored: where, and the most of it. Raises BadImage, NoRoom."""
+        limit, compression = most_bytes(to_bytes(self.disk.spec.size)), compression_of(head)
+        name = names.import_name(self.volume)
+        if compression is None:
+            info = self._fits(inspect(head, version.total or len(head)))
+            if self._is_straight(info):
+                name = self.volume
+            if info.format == DiskFormat.RAW.value:
+                limit = to_bytes(self.disk.spec.size)
+        if version.total is not None and version.total > limit:
+            raise too_large(limit)
+        self._all_of(version.total, compressed=compression is not None)
+        if version.total is not None:
+            await self._delete(name)
+            available = (await self.host.pool_info(self.pool)).available
+            self.need = version.total
+            if available < version.total:
+                raise NoRoom(version.total, available)
+        return name, limit
 
-    def _take(self, chunk: bytes, job: Job) -> bytes:
-        self._digest.update(chunk)
-        self._seen += len(chunk)
-        job.advance(self._seen)
-        return chunk
+    def _all_of(self, total: int | None, *, compressed: bool) -> None:
+        """How much there is to do: what is compressed passes by twice."""
+        self.job.total = (total or 0) * (2 if compressed else 1)
 
-    def _fits(self, info: ImageInfo) -> None:
-        if info.virtual_size > self._limit:
-            raise BadImage(
-                "ImageTooLarge",
-                f"the image needs {from_bytes(info.virtual_size)}: declare a size of at least that much",
-            )
+    # From a file of the directory -------------------------------------------------------------------------------------
+
+    async def _from_file(self, source: FileSource) -> Imported:
+        await self._clear()
+        name = source.path.rpartition("/")[2]
+        found = next((v for v in await self.host.list_volumes(self.pool) if v.name == name), None)
+        if found is None:
+            raise BadImage("ImageNotFound", f"there is no file {name} in the storage domain's directory")
+        algorithm, _, expected = source.checksum.partition(":")
+        passing = _Passing(self.host.download(self.pool, name), hashlib.new(algorithm), self.job)
+        chunks = passing.chunks()
+        head = await gather(chunks)
+        header, compression = head[:HEADER_BYTES], compression_of(head)
+        # A qcow2 file may be smaller or larger than what it holds, and ends where the download ends. Any other is as
+        # large as what it holds.
+        told = found.format == DiskFormat.QCOW2.value
+        self._all_of(found.allocation if told else found.capacity, compressed=compression is not None)
+        if compression is None:
+            info = self._fits(inspect(header, len(head) if told else found.capacity))
+            if (info.format == DiskFormat.QCOW2.value) != told:
+                raise _otherwise_read(found)
+        straight = compression is None and self._is_straight(info)
+        target = Target(self.host, self.pool, self.volume, self.share)
+        if straight:
+            await target.create()
+        async for piece in pieces(head, chunks, self.share):
+            if straight:
+                await target.append(piece)
+        _compare(passing.digest, expected)
+        if compression is not None:
+            again = self.host.download(self.pool, name)
+            target, header, info = await self._unpack(again, compression, passing.seen, source.checksum)
+            return await self._settle(target.name, header, info, passing.seen, 0)
+        if info.format == DiskFormat.RAW.value:
+            info = self._fits(inspect(header, passing.seen))
+        return await self._settle(self.volume if straight else name, header, info, passing.seen, 0)
+
+    # Both -------------------------------------------------------------------------------------------------------------
+
+    async def _unpack(
+        self, chunks: AsyncIterator[bytes], compression: Compression, size: int, checksum: str
+    ) -> tuple[Target, bytes, ImageInfo]:
+        """Unpack size bytes, whose checksum is right and must still be, into the volume or a file beside it."""
+        algorithm, _, expected = checksum.partition(":")
+        self._all_of(size, compressed=True)
+        passing = _Passing(chunks, hashlib.new(algorithm), self.job, begun=size)
+        bare = unpacked(passing.chunks(), compression)
+        head = await gather(bare)
+        header = head[:HEADER_BYTES]
+        info = self._fits(inspect(header, len(head)))
+        straight = self._is_straight(info)
+        target = Target(self.host, self.pool, self.volume, self.share)
+        target.name = self.volume if straight else names.unpacked_name(self.volume)
+        declared = to_bytes(self.disk.spec.size)
+        limit = declared if info.format == DiskFormat.RAW.value else most_bytes(declared)
+        await target.create()
+        async for piece in pieces(head, bare, self.share):
+            if target.offset + len(piece) > limit:
+                raise too_large(limit)
+            await target.append(piece)
+        _compare(passing.digest, expected)
+        return target, header, self._fits(inspect(header, target.offset))
+
+    async def _settle(self, name: str, head: bytes, info: ImageInfo, received: int, interruptions: int) -> Imported:
+        """Convert the file of that name into the volume, if it is not the volume."""
+        if name != self.volume:
+            await self._convert(name, info)
+        raw = self.disk.spec.format is DiskFormat.RAW
+        return Imported(info, not (raw and is_iso(head)), received, interruptions)
+
+    async def _convert(self, name: str, info: ImageInfo) -> None:
+        """The volume gets the declared format, and its declared size afterwards."""
+        seen = next((v for v in await self.host.list_volumes(self.pool) if v.name == name), None)
+        if seen is None or (info.format == DiskFormat.QCOW2.value) != (seen.format == DiskFormat.QCOW2.value):
+            raise _otherwise_read(seen)
+        document = volume_xml(self.volume, self.disk.spec.format.value, info.virtual_size)
+        try:
+            await self.host.copy_volume(self.pool, document, name)
+        except AlreadyExists:
+            await self._delete(self.volume)
+            await self.host.copy_volume(self.pool, document, name)
+
+    def _is_straight(self, info: ImageInfo) -> bool:
+        return info.format == self.disk.spec.format.value == DiskFormat.RAW.value
+
+    def _fits(self, info: ImageInfo) -> ImageInfo:
+        if info.virtual_size > to_bytes(self.disk.spec.size):
+            needed = from_bytes(info.virtual_size)
+            raise BadImage("ImageTooLarge", f"the image needs {needed}: declare a size of at least that much")
+        return info
+
+    async def _clear(self) -> None:
+        await self._delete(*names.import_names(self.volume), self.volume)
+
+    async def _delete(self, *files: str) -> None:
+        for name in files:
+            await self.host.delete_volume(self.pool, name)
 
 
-async def _convert(host: Hypervisor, pool: str, disk: Disk, volume: str, staged: str, info: ImageInfo) -> None:
-    """Convert the image into the volume, in the declared format; it gets its declared size afterwards."""
-    seen = next((v for v in await host.list_volumes(pool) if v.name == staged), None)
-    if seen is None or (info.format == DiskFormat.QCOW2.value) != (seen.format == DiskFormat.QCOW2.value):
-        raise _otherwise_read(seen)
-    document = volume_xml(volume, disk.spec.format.value, to_bytes(disk.spec.size))
-    try:
-        await host.copy_volume(pool, document, staged)
-    except AlreadyExists:
-        await host.delete_volume(pool, volume)
-        await host.copy_volume(pool, document, staged)
+class _Passing:
+    """Counts and digests what passes by."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], digest: hashlib._Hash, job: Job, *, begun: int = 0) -> None:
+        self.digest = digest
+        self.seen = 0
+        self._chunks, self._job, self._begun = chunks, job, begun
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            self.digest.update(chunk)
+            self.seen += len(chunk)
+            self._job.advance(self._begun + self.seen)
+            yield chunk
+
+
+def _compare(digest: hashlib._Hash, expected: str) -> None:
+    if digest.hexdigest() != expected:
+        raise BadImage(
+            "ChecksumMismatch",
+            f"the image's {digest.name} is {digest.hexdigest()}, not {expected}: "
+            "the file has changed, or the declared checksum is wrong",
+        )
 
 
 def _otherwise_read(seen: Volume | None) -> BadImage:

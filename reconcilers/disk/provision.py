@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 
-import aiohttp
-
-from crds.disk import Disk, DiskPhase, DiskVolume
-from crds.quantity import to_bytes
+from crds.disk import Disk, DiskContent, DiskFormat, DiskPhase, DiskVolume
+from crds.quantity import about, to_bytes
 from crds.storage_domain import StorageDomain
 from drivers.errors import AlreadyExists, HypervisorError
 from drivers.hypervisor import Hypervisor
+from engine import metrics
+from reconcilers.bandwidth import Bandwidth
 from reconcilers.context import Context
 from reconcilers.disk import record
 from reconcilers.disk.decide import Observed
-from reconcilers.disk.image import HEADER_BYTES, BadImage, inspect
-from reconcilers.disk.imports import import_image
+from reconcilers.disk.image import HEADER_BYTES, BadImage, inspect, is_iso
+from reconcilers.disk.imports import Import, NoRoom
+from reconcilers.disk.webfile import shown
 from reconcilers.jobs import Job
 from reconcilers.objects import key_of
 from reconcilers.standing import Verdict, progressing, stalled
@@ -57,10 +59,18 @@ async def take_over(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> 
             await host.delete_volume(pool, volume.name)
 
 
-async def finish(ctx: Context, disk: Disk) -> None:
-    """Write down that the volume is whole. From now on it is never made again."""
-    assert disk.status.volume is not None
-    done = disk.status.volume.model_copy(update={"provisioned_at": ctx.clock.now()})
+async def finish(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> None:
+    """Write down that the volume is whole, and what it holds. From now on it is never made again."""
+    volume, source = disk.status.volume, disk.spec.source
+    assert volume is not None
+    if source is not None and (source.http is not None or source.file is not None):
+        for name in names.import_names(volume.name):
+            await host.delete_volume(pool, name)
+    content = DiskContent.OTHER
+    if disk.spec.format is DiskFormat.RAW and source is not None and source.blank is None:
+        head = b"".join([chunk async for chunk in host.download(pool, volume.name, limit=HEADER_BYTES)])
+        content = DiskContent.CDROM if is_iso(head) else content
+    done = volume.model_copy(update={"provisioned_at": ctx.clock.now(), "content": content})
     await ctx.compare_and_set(disk, {"volume": done})
 
 
@@ -71,7 +81,7 @@ def room_problem(domain: StorageDomain, disk: Disk) -> Verdict | None:
     return stalled("StorageFull", why) if why is not None else None
 
 
-def run_import(
+async def run_import(
     ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Observed
 ) -> tuple[Verdict, DiskPhase, int | None, float]:
     """Start the import, or see how far it is: (verdict, phase, percent, seconds until the next look)."""
@@ -82,6 +92,9 @@ def run_import(
         waited = asyncio.get_running_loop().time() - job.ended_at
         if waited < RETRY_SECONDS:
             return _failed(job.error), DiskPhase.FAILED, None, RETRY_SECONDS - waited + 0.1
+        if isinstance(job.error, NoRoom) and (await host.pool_info(pool)).available < job.error.needed:
+            job.ended_at += waited
+            return _failed(job.error), DiskPhase.FAILED, None, RETRY_SECONDS + 0.1
         ctx.jobs.take(key, IMPORT)
         job = None
     if job is not None and job.finished:
@@ -89,31 +102,58 @@ def run_import(
         ctx.jobs.take(key, IMPORT)
         return progressing("Importing", "the image has been copied", 3600.0), DiskPhase.IMPORTING, 100, 0.1
     if job is None:
-        job = ctx.jobs.start(key, IMPORT, partial(_import, disk=disk, host=host, pool=pool, seen=seen))
+        job = ctx.jobs.start(key, IMPORT, partial(_import, ctx, disk=disk, host=host, pool=pool, seen=seen))
     message = f"the image is being copied from {_origin(disk)}"
     return progressing("Importing", message, 3600.0), DiskPhase.IMPORTING, job.percent, 60.0
 
 
-async def _import(job: Job, *, disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
-    await import_image(job, disk, host, pool, seen.mine.volume)
-    await host.resize_volume(pool, seen.mine.volume, to_bytes(disk.spec.size))
-    await record.write(host, pool, seen.mine)
+async def _import(ctx: Context, job: Job, *, disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
+    begun, volume = time.monotonic(), seen.mine.volume
+    try:
+        brought = await Import(job, disk, host, pool, volume, _share(ctx, disk.spec.storage_domain)).run()
+        if brought.grows:
+            await host.resize_volume(pool, volume, to_bytes(disk.spec.size))
+        await record.write(host, pool, seen.mine)
+    except Exception as error:
+        metrics.imports.labels(reason_of(error)).inc()
+        raise
+    seconds = max(time.monotonic() - begun, 0.001)
+    metrics.imports.labels("ok").inc()
+    metrics.import_rate.observe(brought.received / seconds)
+    rate = about(int(brought.received / seconds))
+    cut = f", after {brought.interruptions} interruptions" if brought.interruptions else ""
+    ctx.event(
+        disk, "Imported", f"{about(brought.received)} from {_origin(disk)} in {seconds:.0f} s, {rate} a second{cut}"
+    )
+
+
+def _share(ctx: Context, domain: str) -> Bandwidth:
+    """What all imports onto the domain share; by what is declared at the moment."""
+
+    def rate() -> int:
+        declared = ctx.objects.get(StorageDomain, domain)
+        return to_bytes(declared.spec.bandwidth_per_second) if declared is not None else 0
+
+    return ctx.bandwidths.setdefault(domain, Bandwidth(rate))
 
 
 def _origin(disk: Disk) -> str:
     source = disk.spec.source
     if source is None:
         return "nowhere"
-    return source.http.url if source.http is not None else (source.file.path if source.file is not None else "")
+    return shown(source.http.url) if source.http is not None else (source.file.path if source.file is not None else "")
 
 
 def _failed(error: Exception) -> Verdict:
     again = f"It is tried again every {RETRY_SECONDS:.0f} s"
     if isinstance(error, BadImage | HypervisorError):
         return stalled(error.reason, f"{error.message}. {again}")
-    if isinstance(error, aiohttp.ClientResponseError):
-        return stalled("DownloadFailed", f"the server answered {error.status} {error.message}. {again}")
-    return stalled("DownloadFailed", f"the image could not be downloaded: {error or type(error).__name__}. {again}")
+    return stalled("InternalError", f"the import failed: {error!r}. {again}")
+
+
+def reason_of(error: Exception) -> str:
+    """The error's word, for a metric."""
+    return error.reason if isinstance(error, BadImage | HypervisorError) else "InternalError"
 
 
 async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None) -> bool:
@@ -124,15 +164,15 @@ async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, t
     if whole and trash_seconds > 0 and trashed_name is not None:
         await _trash(host, pool, trashed_name)
         return True
-    await host.delete_volume(pool, names.import_name(volume.name))
-    await host.delete_volume(pool, volume.name)
-    await host.delete_volume(pool, names.record_name(volume.name))
+    for name in (*names.import_names(volume.name), volume.name, names.record_name(volume.name)):
+        await host.delete_volume(pool, name)
     return False
 
 
 async def abandon(host: Hypervisor, pool: str, volume: str, now: int) -> None:
     """Have what was begun under a name, which no disk has any more, removed in time."""
-    await host.delete_volume(pool, names.import_name(volume))
+    for name in names.import_names(volume):
+        await host.delete_volume(pool, name)
     await _trash(host, pool, names.trash_name(volume, now))
 
 

@@ -19,10 +19,15 @@ from xmlgen import names
 
 async def remove(ctx: Context, disk: Disk) -> Verdict | None:
     """Carry the deletion on. Returns what it waits for, or None when the object is gone."""
-    waits = _held(ctx, disk)
+    waits = _held(disk)
     if waits is not None:
         return waits
-    await ctx.jobs.cancel(key_of(disk))
+    # Before anything else is waited for: nobody will ever use what is being copied.
+    if not await ctx.jobs.cancel(key_of(disk)):
+        return progressing("ImportEnding", "deletion waits: the host has not yet let go of the import", 600.0)
+    waits = _used(ctx, disk)
+    if waits is not None:
+        return waits
     if disk.status.volume is not None and disk.spec.deletes_volume:
         waits = await _discard(ctx, disk)
         if waits is not None:
@@ -31,13 +36,17 @@ async def remove(ctx: Context, disk: Disk) -> Verdict | None:
     return None
 
 
-def _held(ctx: Context, disk: Disk) -> Verdict | None:
+def _held(disk: Disk) -> Verdict | None:
     prefix = "delete.check.hostler.dev/"
     who = ", ".join(sorted(a.removeprefix(prefix) for a in disk.metadata.annotations if a.startswith(prefix)))
     if who:
         return stalled("DeletionHeld", f"deletion waits for {who}")
     if disk.metadata.paused_by is not None:
         return stalled("Paused", f"hostler.dev/paused is set by {disk.metadata.paused_by}: the disk is not deleted")
+    return None
+
+
+def _used(ctx: Context, disk: Disk) -> Verdict | None:
     # A VM that is being deleted lets go of its disks when our finalizer is off it: its domain is gone by then.
     users = [
         vm.metadata.name

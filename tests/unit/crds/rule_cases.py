@@ -215,6 +215,8 @@ CASES: list[Case] = [
          {"spec.fencing": DROP, "spec.monitoring.heartbeatSeconds": 11}, {"spec.monitoring": DROP}),
     *_names("StorageDomain", "spec.pools[0]"),
     *_sizes("StorageDomain", "spec.thresholds.blockFree"),
+    *_everywhere("StorageDomain", ["spec.bandwidthPerSecond"], "must be a size a second", "fast", "50Mi"),
+    *_everywhere("StorageDomain", ["spec.bandwidthPerSecond"], "must be a size a second", -1, 0),
     *_selectors("StorageDomain", "spec.consumers.namespaceSelector"),
     *_everywhere("StorageDomain", ["spec.thresholds.warnFree"], "must be a percentage", "100%", "0%"),
     *_everywhere("StorageDomain", ["spec.directory.path"], "must be an absolute path", "/srv/../etc", "/srv/a.b/c"),

@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import re
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+import lzma
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp import web
+import zstandard
 
 from drivers.errors import HostTimeout
 from drivers.hypervisor import Volume
-from engine.keys import Key
 from reconcilers.disk.image import BadImage
-from reconcilers.disk.imports import import_image
-from reconcilers.jobs import Job
-from tests.unit.reconcilers.builders import disk
-from tests.unit.reconcilers.fakes import Directory, FakeClock, FakeHypervisor
-from xmlgen.names import import_name
-
-PATH, NAME = "/srv/vms", "volume.raw"
-MIB = 2**20
-RAW = bytes(range(256)) * 4096  # 1 MiB
-
-
-def qcow2(size: int = MIB, backing: int = 0) -> bytes:
-    head = b"QFI\xfb" + struct.pack(">IQIIQI", 3, backing, 0, 16, size, 0) + bytes(36)
-    return (head + struct.pack(">QQQII", 0, 0, 0, 4, 104) + bytes(8)).ljust(300_000, b"\0")
-
-
-class Host(FakeHypervisor):
-    """Also converts: the copy is marked by its format."""
-
-    def __init__(self) -> None:
-        super().__init__("kvm1", FakeClock())
-        self.directories[PATH] = Directory()
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        return self.directories[PATH].files
-
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
-        found = await super().list_volumes(pool)
-        return tuple(
-            Volume(
-                v.name, v.path, "qcow2" if self.files[v.name].startswith(b"QFI") else "raw", v.capacity, v.allocation
-            )
-            for v in found
-        )
-
-    async def copy_volume(self, pool: str, xml: str, source: str) -> Volume:
-        self._called("copy_volume", source)
-        name, kind = re.search("<name>(.*?)</name>", xml), re.search('format type="(.*?)"', xml)
-        assert name is not None
-        assert kind is not None
-        self.files[name[1]] = f"{kind[1]} of {source}".encode()
-        return Volume(name[1], f"{pool}/{name[1]}", kind[1], MIB, 0)
-
-
-def checksum(data: bytes, kind: str = "sha256") -> str:
-    return f"{kind}:{hashlib.new(kind, data).hexdigest()}"
-
-
-def source(data: bytes, url: str = "", **changes: Any) -> dict[str, Any]:
-    found = {"checksum": checksum(data), **changes}
-    return {"http": {"url": url, **found}} if url else {"file": {"path": "image.img", **found}}
-
-
-async def run(host: Host, declared: dict[str, Any], *, size: str = "1Mi", kind: str = "raw") -> Job:
-    job = Job(Key("Disk", "default", "root"), "import")
-    await import_image(job, disk(source=declared, size=size, format=kind).build(), host, PATH, NAME)  # type: ignore[arg-type]
-    return job
-
+from reconcilers.disk.imports import NoRoom
+from tests.unit.reconcilers.importing import MIB, NAME, RAW, Host, Server, checksum, qcow2, run, serving, source
+from xmlgen.names import import_name, import_note_name, unpacked_name
 
 # Files of the directory ----------------------------------------------------------------------------------------------
 
@@ -83,9 +24,9 @@ async def run(host: Host, declared: dict[str, Any], *, size: str = "1Mi", kind: 
 async def test_a_raw_file_for_a_raw_disk_is_copied():
     host = Host()
     host.files["image.img"] = RAW
-    job = await run(host, source(RAW))
+    done = await run(host, source(RAW))
     assert host.files == {"image.img": RAW, NAME: RAW}
-    assert job.percent == 100
+    assert done.job.percent == 100
 
 
 @pytest.mark.parametrize(("data", "kind"), [(RAW, "qcow2"), (qcow2(), "raw"), (qcow2(), "qcow2")])
@@ -164,103 +105,170 @@ async def test_what_an_earlier_try_left_is_removed_first():
 
 # Downloads -----------------------------------------------------------------------------------------------------------
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
-    runners: list[web.AppRunner] = []
-
-    async def start(handler: Handler) -> str:
-        app = web.Application()
-        app.router.add_get("/image", handler)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        runners.append(runner)
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}/image"
-
-    yield start
-    for runner in runners:
-        await runner.cleanup()
-
-
-async def sends(data: bytes) -> Handler:
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(body=data)
-
-    return handler
-
-
-async def test_a_raw_image_is_written_straight_into_a_raw_disk(serve):
-    host, url = Host(), await serve(await sends(RAW))
-    job = await run(host, source(RAW, url))
-    assert host.files == {NAME: RAW}
-    assert (job.total, job.percent) == (MIB, 100)
-
-
-async def test_any_other_waits_beside_it_and_is_converted(serve):
-    data, host = qcow2(), Host()
-    await run(host, source(data, await serve(await sends(data))), kind="qcow2")
-    assert host.files == {NAME: f"qcow2 of {import_name(NAME)}".encode()}
-
-
-@pytest.mark.parametrize("data", [qcow2(backing=4096), qcow2(2 * MIB), RAW * 2, b"\x1f\x8b" + RAW])
-async def test_what_cannot_be_taken_is_refused_before_it_is_stored(serve, data):
+async def test_a_raw_image_is_written_straight_into_a_raw_disk():
     host = Host()
-    with pytest.raises(BadImage):
-        await run(host, source(data, await serve(await sends(data))))
+    async with serving(Server()) as server:
+        done = await run(host, source(RAW, server.url))
+    assert host.files[NAME] == RAW
+    assert set(host.files) == {NAME, import_note_name(NAME)}
+    assert (done.job.total, done.job.percent, done.brought.received) == (MIB, 100, MIB)
+
+
+async def test_any_other_waits_beside_it_and_is_converted():
+    data, host = qcow2(), Host()
+    async with serving(Server(data)) as server:
+        await run(host, source(data, server.url), kind="qcow2")
+    assert host.files[NAME] == f"qcow2 of {import_name(NAME)}".encode()
+
+
+@pytest.mark.parametrize("data", [qcow2(backing=4096), qcow2(2 * MIB), RAW * 2, b"BZh" + RAW])
+async def test_what_cannot_be_taken_is_refused_before_it_is_stored(data):
+    host = Host()
+    async with serving(Server(data)) as server:
+        with pytest.raises(BadImage):
+            await run(host, source(data, server.url))
     assert "upload" not in [c[0] for c in host.calls]
     assert host.files == {}
 
 
-async def test_a_wrong_checksum_leaves_nothing(serve):
+async def test_a_wrong_checksum_leaves_nothing():
     host = Host()
-    with pytest.raises(BadImage) as caught:
-        await run(host, source(b"other", await serve(await sends(RAW))))
+    async with serving(Server()) as server:
+        with pytest.raises(BadImage) as caught:
+            await run(host, source(b"other", server.url))
     assert caught.value.reason == "ChecksumMismatch"
     assert host.files == {}
 
 
-async def test_a_server_that_does_not_say_how_much_it_sends(serve):
-    async def chunked(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        await response.write(RAW)
-        return response
-
-    with pytest.raises(BadImage) as caught:
-        await run(Host(), source(RAW, await serve(chunked)))
-    assert caught.value.reason == "SizeUnknown"
-
-
-async def test_a_server_that_says_no(serve):
-    async def gone(_: web.Request) -> web.Response:
-        raise web.HTTPNotFound
-
-    with pytest.raises(aiohttp.ClientResponseError):
-        await run(Host(), source(RAW, await serve(gone)))
-
-
-async def test_a_download_that_is_cut_leaves_nothing(serve):
-    async def cut(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(len(RAW))})
-        await response.prepare(request)
-        await response.write(RAW[: MIB // 2])
-        assert request.transport is not None
-        request.transport.close()
-        return response
-
+@pytest.mark.parametrize("data", [RAW, RAW + b"\0", RAW * 40])
+async def test_a_server_that_does_not_say_how_much_it_sends_is_bounded_by_the_disk(data):
     host = Host()
-    with pytest.raises(aiohttp.ClientError):
-        await run(host, source(RAW, await serve(cut)))
+    async with serving(Server(data, length=False)) as server:
+        if data == RAW:
+            await run(host, source(RAW, server.url))
+            assert host.files == {NAME: RAW}
+            return
+        with pytest.raises(BadImage) as caught:
+            await run(host, source(data, server.url))
+    assert caught.value.reason == "ImageTooLarge"
     assert host.files == {}
 
 
-async def test_a_host_that_is_gone_is_no_bad_image(serve):
+async def test_a_server_that_says_no():
+    async with serving(Server(statuses=[404])) as server:
+        with pytest.raises(BadImage) as caught:
+            await run(Host(), source(RAW, f"{server.url}?token=secret"))
+    assert caught.value.reason == "DownloadFailed"
+    assert "404" in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+async def test_a_host_that_is_gone_is_no_bad_image():
     host = Host()
     host.fail["upload"] = HostTimeout("no answer")
-    with pytest.raises(HostTimeout):
-        await run(host, source(RAW, await serve(await sends(RAW))))
+    async with serving(Server()) as server:
+        with pytest.raises(HostTimeout):
+            await run(host, source(RAW, server.url))
+
+
+# Room ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_room_is_looked_for_before_anything_is_stored():
+    host = Host(room=MIB - 10)
+    async with serving(Server()) as server:
+        with pytest.raises(NoRoom) as caught:
+            await run(host, source(RAW, server.url))
+    assert "10 bytes are missing" in caught.value.message
+    assert caught.value.needed == MIB
+    assert "upload" not in [c[0] for c in host.calls]
+    assert host.files == {}
+
+
+async def test_a_storage_that_is_full_on_the_way_is_tidied_up():
+    host = Host(room=MIB // 2)
+    async with serving(Server(length=False)) as server:
+        with pytest.raises(NoRoom) as caught:
+            await run(host, source(RAW, server.url))
+    assert caught.value.needed == MIB // 2 + 1, "tried again when there is more room than there was"
+    assert host.files == {}
+
+
+# Compressed images ---------------------------------------------------------------------------------------------------
+
+
+def pzstd(data: bytes) -> bytes:
+    """Several frames, as pzstd writes them."""
+    half = len(data) // 2
+    return zstandard.compress(data[:half]) + zstandard.compress(data[half:])
+
+
+PACKERS: list[Callable[[bytes], bytes]] = [gzip.compress, lzma.compress, zstandard.compress, pzstd]
+
+
+@pytest.mark.parametrize("pack", PACKERS)
+@pytest.mark.parametrize("where", ["web", "file"])
+async def test_a_compressed_image_is_unpacked(pack, where):
+    host, packed = Host(), pack(RAW)
+    async with serving(Server(packed)) as server:
+        if where == "file":
+            host.files["image.img"] = packed
+        done = await run(host, source(packed, server.url if where == "web" else ""))
+    assert host.files[NAME] == RAW
+    assert done.job.percent == 100
+
+
+async def test_a_compressed_qcow2_is_converted():
+    host, packed = Host(), zstandard.compress(qcow2())
+    async with serving(Server(packed)) as server:
+        await run(host, source(packed, server.url), kind="qcow2")
+    assert host.files[NAME] == f"qcow2 of {unpacked_name(NAME)}".encode()
+    assert host.files[unpacked_name(NAME)] == qcow2()
+
+
+@pytest.mark.parametrize("pack", PACKERS)
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda pack: pack(RAW)[:-9], "DamagedImage"),
+        (lambda pack: pack(RAW)[: len(pack(RAW)) // 2 - 5], "DamagedImage"),
+        (lambda pack: pack(bytes(40 * MIB)), "ImageTooLarge"),
+        (lambda pack: pack(qcow2(2 * MIB)), "ImageTooLarge"),
+        (lambda pack: pack(qcow2(backing=4096)), "BackingFile"),
+        (lambda pack: pack(pack(RAW)), "UnsupportedFormat"),
+        (lambda pack: pack(RAW) + b"behind", "DamagedImage"),
+        (lambda pack: pack(b""), "EmptyImage"),
+    ],
+)
+async def test_a_compressed_image_that_is_not_taken(pack, spoil, reason):
+    host, packed = Host(room=8 * MIB), spoil(pack)
+    async with serving(Server(packed)) as server:
+        with pytest.raises(BadImage) as caught:
+            await run(host, source(packed, server.url))
+    assert caught.value.reason == reason
+    assert host.files == {}
+    assert "copy_volume" not in [c[0] for c in host.calls]
+
+
+async def test_nothing_is_unpacked_whose_checksum_is_wrong():
+    host, packed = Host(), b"\x1f\x8b" + RAW
+    async with serving(Server(packed)) as server:
+        with pytest.raises(BadImage) as caught:
+            await run(host, source(b"other", server.url))
+    assert caught.value.reason == "ChecksumMismatch"
+
+
+# CD-ROMs -------------------------------------------------------------------------------------------------------------
+
+
+def iso(size: int = MIB // 2) -> bytes:
+    return (bytes(0x8001) + b"CD001").ljust(size, b"\x01")
+
+
+@pytest.mark.parametrize(("data", "kind", "grows"), [(iso(), "raw", False), (RAW, "raw", True), (iso(), "qcow2", True)])
+async def test_a_cdrom_stays_as_large_as_it_is(data, kind, grows):
+    host = Host()
+    async with serving(Server(data)) as server:
+        done = await run(host, source(data, server.url), kind=kind)
+    assert done.brought.grows is grows

@@ -143,7 +143,7 @@ async def test_an_import_whose_result_is_not_there_begins_anew(monkeypatch: pyte
     key = blank(w, source={"http": {"url": "https://example.org/a", "checksum": "sha256:" + "0" * 64}})
     runs = 0
 
-    async def nothing(job: Job, **_: Any) -> None:
+    async def nothing(_: Any, job: Job, **__: Any) -> None:
         nonlocal runs
         runs += 1
 
@@ -171,7 +171,7 @@ async def test_a_volume_of_another_namespace_is_not_copied(how: str, monkeypatch
         directory.files["golden.json"] = json.dumps(asdict(owner)).encode()
     runs: list[Job] = []
 
-    async def copied(job: Job, **_: Any) -> None:
+    async def copied(_: Any, job: Job, **__: Any) -> None:
         runs.append(job)
 
     monkeypatch.setattr(provision, "_import", copied)

@@ -115,7 +115,7 @@ async def test_work_that_never_began_can_be_cancelled(jobs):
 
 async def test_how_much_is_done():
     job = Job(A, "import")
-    assert job.percent == 0
+    assert job.percent is None
     job.total, job.done = 300, 100
     assert job.percent == 33
     job.done = 600
@@ -123,18 +123,44 @@ async def test_how_much_is_done():
 
 
 @pytest.mark.looptime
-async def test_progress_is_told_at_every_tenth_and_at_most_every_two_seconds():
-    told: list[int] = []
+async def test_progress_is_told_at_every_percent_and_at_most_every_two_seconds():
+    told: list[int | None] = []
     job = Job(A, "import", total=1000)
     job.notify = lambda: told.append(job.percent)
-    await asyncio.sleep(10)
+    job.advance(9)
+    assert told == [0]
     job.advance(99)
-    assert told == []
-    job.advance(100)
-    job.advance(200)
-    assert told == [10]
+    assert told == [0]
     await asyncio.sleep(2)
-    job.advance(250)
-    assert told == [10]
-    job.advance(300)
-    assert told == [10, 30]
+    job.advance(100)
+    assert told == [0, 10]
+    await asyncio.sleep(2)
+    job.advance(109)
+    assert told == [0, 10], "not a percent more"
+    for done in range(110, 1001):
+        await asyncio.sleep(2)
+        job.advance(done)
+    assert len(told) == 101 - 9, "never more than one for each percent"
+
+
+@pytest.mark.looptime
+async def test_what_does_not_end_at_once_is_waited_for_a_second_and_asked_about_again(jobs, woken):
+    host_answers = asyncio.Event()
+
+    async def hangs(_: Job) -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await host_answers.wait()
+
+    jobs.start(A, "import", hangs)
+    await asyncio.sleep(5)
+    begun = asyncio.get_running_loop().time()
+    assert not await jobs.cancel(A)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(1.0, abs=0.1)
+    assert jobs.get(A, "import") is not None
+    host_answers.set()
+    await settle()
+    assert woken == [A]
+    assert await jobs.cancel(A)
+    assert jobs.get(A, "import") is None
