@@ -125,7 +125,10 @@ class Link:
     ) -> Any:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._sender.dead:
-            # The process is gone: nothing is sent, and nobody ever hears an answer.
+            # The process is gone: nothing is sent, and nobody ever hears an answer, a `finally` neither.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
             return await future
         connection = self._connection
         if connection is None:
