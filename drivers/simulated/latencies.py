@@ -7,7 +7,6 @@ import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
-
 _SIGMAS = 1.645
 """Where the 95th percentile of a normal distribution lies."""
 _LONGEST = 2.5
@@ -69,6 +68,6 @@ MEASURED: Latencies = {
     "volume_path": Latency(0.0038, 0.0177),
 }
 """Of `python -m drivers.contract --uri qemu+tls://HOST/system --latencies`, which prints this table: libvirt 9.0 and
-QEMU 7.2 without KVM, over TLS on one machine under load. Calls that found nothing to do count too, so `destroy` is quick
-by its median and takes its time by its 95th percentile.
+QEMU 7.2 without KVM, over TLS on one machine under load. Calls that found nothing to do count too, so `destroy` is
+quick by its median and takes its time by its 95th percentile.
 """
