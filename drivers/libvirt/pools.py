@@ -200,14 +200,22 @@ def _left_over(connection: libvirt.virConnect, pool_name: str) -> libvirt.virSto
 
 def _new_copy_pool(connection: libvirt.virConnect, pool_name: str, path: str) -> libvirt.virStoragePool:
     taken = {pool_path(pool.XMLDesc(0)) for pool in connection.listAllStoragePools(0)}
-    spellings = (path + "/." * count for count in range(1, _SPELLINGS + 1))
-    for spelling in spellings:
+    conflict: libvirt.libvirtError | None = None
+    for spelling in (path + "/." * count for count in range(1, _SPELLINGS + 1)):
         if spelling in taken:
             continue
         root = etree.Element("pool", type="dir")
         etree.SubElement(root, "name").text = pool_name
         etree.SubElement(etree.SubElement(root, "target"), "path").text = spelling
-        return connection.storagePoolCreateXML(etree.tostring(root).decode(), 0)
+        try:
+            return connection.storagePoolCreateXML(etree.tostring(root).decode(), 0)
+        except libvirt.libvirtError as error:
+            # Another copy that begins just now has taken this spelling since the pools were listed.
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_FAILED:
+                raise
+            conflict = error
+    if conflict is not None:
+        raise conflict
     raise Refused(f"{_SPELLINGS} copies run in {path} already", reason="OperationFailed")
 
 

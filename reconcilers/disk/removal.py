@@ -11,7 +11,7 @@ from reconcilers.disk import growing, place, provision, record
 from reconcilers.holding import let_go
 from reconcilers.objects import key_of
 from reconcilers.reach import reaching_host
-from reconcilers.relations import leaving_vms, listed, vms_of_disk
+from reconcilers.relations import hosts_of, leaving_vms, listed, vms_of_disk
 from reconcilers.standing import Verdict, progressing, stalled
 from reconcilers.storage_domain.marker import verify
 from xmlgen import names
@@ -63,7 +63,24 @@ def _used(ctx: Context, disk: Disk) -> Verdict | None:
     if leaving:
         message = f"deletion waits: VirtualMachine {listed(leaving)} may have the volume open still"
         return progressing("InUse", message, 600.0)
+    silent = _silent_hosts(ctx, disk)
+    if silent:
+        message = (
+            f"deletion waits for host {listed(silent)}, which does not answer and may run something from the volume "
+            "(it was not always this Disk's): bring the host back, delete the Host, or set deletionPolicy to Retain"
+        )
+        return progressing("HostUnreachable", message, 600.0)
     return None
+
+
+def _silent_hosts(ctx: Context, disk: Disk) -> list[str]:
+    """Hosts that reach the volume and cannot be asked, where others than our VMs may have it open."""
+    volume, domain = disk.status.volume, ctx.objects.get(StorageDomain, disk.spec.storage_domain)
+    if volume is None or not volume.taken_over or not disk.spec.deletes_volume or domain is None:
+        return []
+    hosts = [h.metadata.name for h in hosts_of(ctx, domain.spec.pools) if volume.host in (None, h.metadata.name)]
+    views = {name: ctx.view(name) for name in hosts}
+    return [name for name, view in views.items() if view is None or not view.fresh]
 
 
 async def _discard(ctx: Context, disk: Disk) -> Verdict | None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from crds.disk import Disk
 from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine, VMPhase
 from drivers.errors import HypervisorError, Refused
 from drivers.hypervisor import Hypervisor
 from engine.keys import Key
 from reconcilers.context import FIELD_MANAGER, Context
 from reconcilers.holding import let_go
-from reconcilers.objects import API
+from reconcilers.objects import API, key_of
 from reconcilers.ownership import HostFact
 from reconcilers.reach import acting_host
 from reconcilers.standing import Verdict
 from reconcilers.virtual_machine import plan as steps
 from reconcilers.virtual_machine.files import remove_files
 from reconcilers.virtual_machine.power import refused, succeeded
+from reconcilers.wiring import vm_disks
 from xmlgen.domain import DomainDocument, device_xml
 from xmlgen.metadata import Identity, metadata_xml
 from xmlgen.sections import applied
@@ -166,7 +168,16 @@ async def release(ctx: Context, vm: VirtualMachine, step: steps.Release, facts: 
 
 
 async def _keep_disks(ctx: Context, vm: VirtualMachine) -> None:
-    """A domain that is left as it is keeps its disks: they are no longer deleted with the VM."""
+    """A domain that is left as it is keeps its disks: they are no longer deleted with the VM.
+
+    From then on it is with them as with any volume that lay there before: a host that cannot be asked may use it.
+    """
+    declared = ctx.cache.get(key_of(vm))
+    for name in vm_disks(declared) if declared is not None else []:
+        disk = ctx.objects.get(Disk, name, vm.metadata.namespace)
+        if disk is not None and disk.status.volume is not None and not disk.status.volume.taken_over:
+            unknown_history = disk.status.volume.model_copy(update={"taken_over": True})
+            await ctx.compare_and_set(disk, {"volume": unknown_history})
     for raw in ctx.cache.list("Disk", vm.metadata.namespace):
         owners = raw["metadata"].get("ownerReferences") or []
         left = [o for o in owners if o["uid"] != vm.metadata.uid]

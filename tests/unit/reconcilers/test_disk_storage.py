@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from crds.disk import Disk
+from crds.virtual_machine import VirtualMachine
 from drivers.errors import HostTimeout
+from drivers.hypervisor import ConnectionState
 from engine.errors import Conflict
 from engine.keys import Key
 from reconcilers.disk import place, record, removal
 from reconcilers.disk.record import Record
 from reconcilers.storage_domain import reconcile
+from reconcilers.virtual_machine.act import release
+from reconcilers.virtual_machine.plan import Release
 from tests.unit.reconcilers.builders import DiskBuilder, disk, storage, vm
 from tests.unit.reconcilers.fakes import INSTALLATION, Directory, World, domain
 from xmlgen.names import MARKER, import_name, record_name, volume_name
@@ -268,3 +272,36 @@ async def test_a_domain_that_is_gone_takes_the_knowledge_with_it():
     w.cache.delete(Key("StorageDomain", "", "fast"), "uid-StorageDomain-fast")
     assert await removed(w, disk().volume(NAME)) is None
     assert [reason for reason, _ in w.recorder.events] == ["Initialized", "VolumeLeft"]
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+async def test_what_was_not_always_this_disks_is_not_deleted_while_a_host_is_silent(policy):
+    w = await Storage().begin()
+    w.owned(NAME, MINE)
+    built = disk(deletionPolicy=policy).volume(NAME, taken_over=True).deleting()
+    silent = w.host("kvm2")
+    silent.disconnect()
+    waits = await removal.remove(w.context, w.disk(built))
+    if policy == "Retain":
+        assert waits is None
+        return
+    assert waits is not None and waits.reason == "HostUnreachable" and "kvm2" in waits.message
+    assert w.files() == {NAME, record_name(NAME)}
+    silent.state = ConnectionState.CONNECTED
+    current = w.context.objects.get(Disk, "root", "default")
+    assert current is not None
+    assert await removal.remove(w.context, current) is None
+    assert any(".trash-" in name for name in w.files())
+
+
+async def test_a_domain_that_is_given_back_leaves_its_disks_with_an_unknown_history():
+    w = await Storage().begin()
+    given = w.disk(disk().volume(NAME))
+    assert given.status.volume is not None and not given.status.volume.taken_over
+    leaving = vm("web").spec(disks=[{"name": "root", "diskRef": {"name": "root"}}]).running_on("kvm1")
+    w.client.put(leaving.raw())
+    found = w.context.objects.get(VirtualMachine, "web", "default")
+    assert found is not None
+    assert await release(w.context, found, Release(orphan=True), ()) is None
+    kept = w.context.objects.get(Disk, "root", "default")
+    assert kept is not None and kept.status.volume is not None and kept.status.volume.taken_over
