@@ -34,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
     host.add_argument("arguments", nargs=argparse.REMAINDER)
     oracle = commands.add_parser("oracle", help="look for double runs, lost writes and orphans", add_help=False)
     oracle.add_argument("arguments", nargs=argparse.REMAINDER)
+    faults = commands.add_parser("api-fault", help="faults before the API server (`--help`)", add_help=False)
+    faults.add_argument("arguments", nargs=argparse.REMAINDER)
+    etcd = commands.add_parser("etcd", help="keep the state of the Kubernetes API, or set it back to a kept one")
+    etcd.add_argument("verb", choices=("snapshot", "restore"))
+    etcd.add_argument("name", nargs="?", default="default", help="of the kept state (default: %(default)s)")
     commands.add_parser("selfcheck", help="plant faults and fail if the oracle misses one")
     port = commands.add_parser("forward", help="make a port of the control namespaces reachable at 127.0.0.1 outside")
     port.add_argument("port", type=int)
@@ -103,6 +108,22 @@ def _oracle(state: State, options: argparse.Namespace) -> int:
     return run_oracle(state, options.arguments)
 
 
+def _api_fault(state: State, options: argparse.Namespace) -> int:
+    from lab import apifaults
+
+    return apifaults.main(state, options.arguments)
+
+
+def _etcd(state: State, options: argparse.Namespace) -> int:
+    from lab.controlplane import snapshots
+
+    if options.verb == "snapshot":
+        snapshots.take(state, options.name)
+    else:
+        snapshots.restore(state, options.name)
+    return 0
+
+
 def _selfcheck(state: State, _: argparse.Namespace) -> int:
     from lab.selfcheck import main as run_selfcheck
 
@@ -136,6 +157,8 @@ COMMANDS: dict[str, Callable[[State, argparse.Namespace], int]] = {
     "exec": _exec,
     "host": _host,
     "oracle": _oracle,
+    "api-fault": _api_fault,
+    "etcd": _etcd,
     "selfcheck": _selfcheck,
     "forward": _forward,
     "kubeconfig": _kubeconfig,

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import forward, hosts, lifecycle
+from lab.apifaults import ApiFaults
 from lab.control import Control
-from lab.controlplane import audit, run
+from lab.controlplane import audit, binaries, run, snapshots
 from lab.controlplane.audit import Write
 from lab.errors import LabError
 from lab.hosts import Host
@@ -91,6 +92,27 @@ class Lab:
             timeout=timeout,
             check=False,
         )
+
+    @property
+    def api_faults(self) -> ApiFaults:
+        """The proxy before the API server, and the faults it makes."""
+        return ApiFaults(self.state)
+
+    def etcd_snapshot(self, name: str = "default") -> None:
+        """Keep the present state of the Kubernetes API."""
+        snapshots.take(self.state, name)
+
+    def etcd_restore(self, name: str = "default") -> None:
+        """Set the Kubernetes API back to a kept state; it restarts. Raises LabError."""
+        snapshots.restore(self.state, name)
+
+    def control_plane_down(self) -> None:
+        """End API server, controllers and etcd, as a power cut would. `control_plane_up` begins where they were."""
+        run.down(self.state)
+
+    def control_plane_up(self) -> None:
+        """Start what does not run of the control plane and wait until the API answers. Raises LabError."""
+        run.up(self.state, self.control, binaries.ensure(Progress()))
 
     def forward(self, port: int) -> None:
         """Make 127.0.0.1:`port` of the control namespaces reachable outside them."""

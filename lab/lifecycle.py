@@ -16,7 +16,6 @@ from lab.controlplane import binaries, run
 from lab.errors import LabError
 from lab.leftovers import find_leftovers, remove_leftovers
 from lab.network import MAXIMUM_HOSTS, Fabric
-from lab.processes import end
 from lab.progress import Progress
 from lab.state import ENVIRONMENT_VARIABLE, State, write_atomically
 
@@ -61,9 +60,7 @@ def down(state: State, progress: Progress) -> None:
     with state.lock("lifecycle"):
         with progress.step("ending the lab"):
             hosts.down(state)
-            for name in run.PROCESSES:
-                if process := state.process(name):
-                    end([process], grace=0)
+            run.down(state)
             remove_leftovers(state)
         if left := find_leftovers(state):
             raise LabError("still there:\n" + "\n".join(left))

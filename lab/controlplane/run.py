@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.apifaults import APISERVER_PORT_FACT, FRONT_PROXY_NAME
 from lab.control import Control
 from lab.controlplane import audit, kubeconfig
 from lab.controlplane.binaries import Binaries
@@ -30,7 +31,6 @@ ETCD_PEERS = "http://127.0.0.1:2380"
 ISSUER = "https://kubernetes.default.svc"
 SERVICE_RANGE = "10.96.0.0/24"
 SERVICE_ADDRESS = "10.96.0.1"
-PORT_FACT = "apiserver_port"
 PROCESSES = ("kube-controller-manager", "kube-apiserver", "etcd")
 CONTROLLERS = (
     "garbage-collector-controller",
@@ -78,6 +78,13 @@ def up(state: State, control: Control, binaries: Binaries) -> None:
     _wait(state, "kube-controller-manager", controllers, lambda: _has_default_account(state))
 
 
+def down(state: State) -> None:
+    """End the control plane at once; its state stays, and `up` begins with it."""
+    for name in PROCESSES:
+        if process := state.process(name):
+            end([process], grace=0)
+
+
 def _wait(state: State, name: str, process: Process, probe: Callable[[], bool]) -> None:
     log = state.log(name)
     wait_until(f"{name} to be ready", probe, READY_SECONDS, process=process, log=log, pause=READY_PAUSE_SECONDS)
@@ -97,6 +104,11 @@ def apiserver_command(state: State, binaries: Binaries, identities: Identities, 
         f"--tls-cert-file={identities.apiserver.certificate}",
         f"--tls-private-key-file={identities.apiserver.key}",
         f"--client-ca-file={identities.apiserver.authority}",
+        # Who holds the proxy's certificate says for whom it asks (lab.apiproxy).
+        f"--requestheader-client-ca-file={identities.apiserver.authority}",
+        f"--requestheader-allowed-names={FRONT_PROXY_NAME}",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
         f"--cert-dir={state.folder / 'controlplane'}",
         "--authorization-mode=RBAC",
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
@@ -133,7 +145,7 @@ def controller_manager_command(binaries: Binaries, identities: Identities, confi
 
 def is_ready(state: State) -> bool:
     """Whether the API server says of itself that it is ready, asked through the administrator's port."""
-    port = state.facts[PORT_FACT]
+    port = state.facts[APISERVER_PORT_FACT]
     context = ssl.create_default_context(cafile=str(state.authority))
     try:
         with urllib.request.urlopen(f"https://{LOOPBACK}:{port}/readyz", context=context, timeout=5) as answer:
@@ -145,7 +157,7 @@ def is_ready(state: State) -> bool:
 def service_account_kubeconfig(state: State, namespace: str, account: str) -> str:
     """A kubeconfig with a token (good for a year) of this ServiceAccount. Raises LabError if there is none."""
     token = kubectl(state, "create", "token", account, "--namespace", namespace, "--duration", "8760h").strip()
-    server = f"https://{LOOPBACK}:{state.facts[PORT_FACT]}"
+    server = f"https://{LOOPBACK}:{state.facts[APISERVER_PORT_FACT]}"
     return kubeconfig.with_token(server, state.authority, account, token, namespace)
 
 
@@ -183,14 +195,14 @@ def _identities(state: State) -> Identities:
 
 def _port(state: State, control: Control) -> int:
     """The API server's port: the remembered one while it can serve, else a free one, remembered from now on."""
-    port: int | None = state.facts.get(PORT_FACT)
+    port: int | None = state.facts.get(APISERVER_PORT_FACT)
     if port and (_runs_inside(state, control, f"forward-{port}") or _is_free(port)):
         return port
     # Whoever holds the old port keeps it; the API server and its clients must move.
     for name in ("kube-controller-manager", "kube-apiserver"):
         _stop(state, name)
     chosen = free_port(state)
-    state.remember(**{PORT_FACT: chosen})
+    state.remember(**{APISERVER_PORT_FACT: chosen})
     return chosen
 
 
@@ -204,8 +216,13 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def etcd_folder(state: State) -> Path:
+    """All that the control plane remembers."""
+    return state.folder / "controlplane" / "etcd"
+
+
 def _start_etcd(state: State, control: Control, program: Path) -> Process:
-    data = state.folder / "controlplane" / "etcd"
+    data = etcd_folder(state)
     command = [str(program), f"--data-dir={data}", "--unsafe-no-fsync", "--log-level=warn", "--name=lab"]
     command += [f"--listen-client-urls={ETCD}", f"--advertise-client-urls={ETCD}"]
     command += [f"--listen-peer-urls={ETCD_PEERS}", f"--initial-advertise-peer-urls={ETCD_PEERS}"]

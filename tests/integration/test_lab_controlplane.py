@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
-from lab.controlplane.run import PORT_FACT
+from lab.apifaults import APISERVER_PORT_FACT
 from lab.errors import CommandFailedError, LabError
 from lab.leftovers import find_leftovers
 from lab.network import MGMT
@@ -138,7 +138,7 @@ def test_owner_may_not_be_blocked_by_who_cannot_finalize_it(lab: Lab, namespace:
 
 
 def test_wrong_token_is_refused(lab: Lab) -> None:
-    server = f"https://127.0.0.1:{lab.state.facts[PORT_FACT]}"
+    server = f"https://127.0.0.1:{lab.state.facts[APISERVER_PORT_FACT]}"
     authority = str(lab.state.authority)
     stranger = [
         "--kubeconfig",
