@@ -7,7 +7,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-from drivers.contract import documents
 from drivers.contract.bed import PREFIX, Bed
 from drivers.contract.suite import Check, Contract
 from drivers.contract.timings import Timings
@@ -22,8 +21,8 @@ CONNECT_SECONDS = 60.0
 KEYS = ("ca.crt", "tls.crt", "tls.key", "ssh-privatekey", "known_hosts", "username", "password")
 _DESCRIPTION = f"""\
 Tries on a real host what Hostler relies on. Everything that it makes is named {PREFIX}…: domains of 16 MiB and small
-files, removed after each check, and a storage pool {PREFIX}pool, which stays until the daemon ends unless another pool
-is over the directory already. Domains and files of that name that are there before are removed too; nothing else is
+files, removed after each check, and a storage pool over the directory, unless there is one already; the pool stays
+(virsh pool-destroy ends it). Domains and files of that name that are there before are removed too; nothing else is
 touched."""
 
 
@@ -117,7 +116,7 @@ async def _usable(bed: Bed) -> str | None:
     else:
         return f"no connection to the host within {CONNECT_SECONDS:g} s"
     try:
-        await bed.host.ensure_pool(documents.pool(f"{PREFIX}pool", bed.directory))
+        await bed.host.ensure_pool(bed.pool)
     except HypervisorError as error:
         return f"the directory {bed.directory} of the host cannot be used: {error.reason}: {error.message}"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -69,10 +70,15 @@ class Bed:
             raise CheckFailedError("a connected host has facts")
         return facts
 
+    @property
+    def pool(self) -> str:
+        """The document of a pool over the directory, under a name that no other directory's pool has."""
+        return documents.pool(f"{PREFIX}pool-{hashlib.sha256(self.directory.encode()).hexdigest()[:8]}", self.directory)
+
     async def settle(self) -> None:
         """Wait until both ways to the host are connected and fresh, and the pool is there."""
         await eventually("connected and fresh", lambda: is_fresh(self.host) and is_fresh(self.other), 90)
-        await self.host.ensure_pool(documents.pool(f"{PREFIX}pool", self.directory))
+        await self.host.ensure_pool(self.pool)
 
     async def clean(self) -> None:
         """Remove what checks made."""

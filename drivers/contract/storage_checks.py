@@ -14,7 +14,7 @@ from drivers.errors import AlreadyExists, NotFound, Refused, StorageFull
 
 async def a_pool_is_its_directory(bed: Bed) -> None:
     """A pool is known by its directory: another name, or a slash more, finds the one that is there."""
-    first = await bed.host.ensure_pool(documents.pool(f"{PREFIX}pool", bed.directory))
+    first = await bed.host.ensure_pool(bed.pool)
     second = await bed.other.ensure_pool(documents.pool(f"{PREFIX}another", bed.directory + "/"))
     expect(first.path == second.path == bed.directory, f"{first.path}, {second.path}")
     expect(0 < first.available <= first.capacity, f"{first}")

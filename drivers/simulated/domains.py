@@ -10,7 +10,7 @@ from lxml import etree
 
 from drivers.errors import AlreadyExists, NotFound, Refused
 from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, StopReason
-from drivers.simulated import documents, guests, platform
+from drivers.simulated import documents, platform
 from drivers.simulated.daemon import Daemon, Domain
 from drivers.simulated.documents import to_document
 from drivers.simulated.files import File
@@ -18,7 +18,7 @@ from drivers.simulated.qemu import Opened, Qemu
 from drivers.simulated.sparse import SparseBytes
 from drivers.simulated.wire import Event, Happening, Later
 from drivers.simulated.world import Breach
-from drivers.xmlread import device_alias, read_domain
+from drivers.xmlread import read_domain
 
 if TYPE_CHECKING:
     from drivers.simulated.machine import Machine
@@ -68,7 +68,8 @@ def find(daemon: Daemon, uuid: str) -> Domain:
     return domain
 
 
-def _running(daemon: Daemon, uuid: str) -> tuple[Domain, Qemu]:
+def running(daemon: Daemon, uuid: str) -> tuple[Domain, Qemu]:
+    """The domain and its process. Raises NotFound, Refused(NotRunning)."""
     domain = find(daemon, uuid)
     if domain.qemu is None or domain.qemu.gone:
         raise Refused("Requested operation is not valid: domain is not running", reason="NotRunning")
@@ -112,7 +113,7 @@ def define(daemon: Daemon, xml: str, who: str) -> str:
         daemon.domains[uuid] = Domain(uuid, name, to_document(root))
     else:
         known.definition = to_document(root)
-    _note(daemon.machine, f"{name} ({uuid}) defined by {who}")
+    note(daemon.machine, f"{name} ({uuid}) defined by {who}")
     daemon.changed(uuid)
     return uuid
 
@@ -142,7 +143,7 @@ def start(daemon: Daemon, uuid: str, who: str, *, paused: bool) -> None:
     qemu = Qemu(uuid, domain.name, to_document(root), memory, machine.world.now, paused="user" if paused else "")
     try:
         _check_memory(machine, memory)
-        _check_bridges(machine, root)
+        check_bridges(machine, root)
         _make_variables(machine, root)
         for image in documents.images(root):
             open_image(machine, qemu, *image)
@@ -151,7 +152,7 @@ def start(daemon: Daemon, uuid: str, who: str, *, paused: bool) -> None:
         daemon.tell(Event(Happening.STOPPED, uuid, stop_reason=StopReason.FAILED))
         raise
     domain.qemu = machine.qemus[uuid] = qemu
-    _note(machine, f"QEMU of {domain.name} ({uuid}) started by {who}")
+    note(machine, f"QEMU of {domain.name} ({uuid}) started by {who}")
     _look_for_twins(machine, qemu)
     look_for_writers(machine, qemu)
     machine.boot_guest(qemu)
@@ -163,7 +164,8 @@ def _check_memory(machine: Machine, memory: int) -> None:
         raise Refused("cannot set up guest memory: Cannot allocate memory", reason="NoMemory")
 
 
-def _check_bridges(machine: Machine, root: etree._Element) -> None:
+def check_bridges(machine: Machine, root: etree._Element) -> None:
+    """Raises Refused(NoSuchBridge)."""
     for bridge in documents.bridges(root):
         if bridge not in machine.bridges:
             raise Refused(f"Cannot get interface MTU on '{bridge}': No such device", reason="NoSuchBridge")
@@ -217,7 +219,7 @@ def destroy(daemon: Daemon, uuid: str, who: str) -> Later[None] | None:
     qemu = None if domain is None else domain.qemu
     if qemu is None:
         return None
-    _note(daemon.machine, f"{qemu.name} ({uuid}) destroyed by {who}")
+    note(daemon.machine, f"{qemu.name} ({uuid}) destroyed by {who}")
 
     def kill() -> None:
         daemon.machine.end_qemu(qemu, StopReason.DESTROYED)
@@ -247,14 +249,14 @@ def shutdown_by_agent(daemon: Daemon, uuid: str) -> None:
 
 def reset(daemon: Daemon, uuid: str) -> None:
     """Press the reset button, or reboot: the guest begins anew."""
-    _, qemu = _running(daemon, uuid)
+    _, qemu = running(daemon, uuid)
     daemon.machine.boot_guest(qemu)
     daemon.changed(uuid)
 
 
 def suspend(daemon: Daemon, uuid: str) -> None:
     """Pause; a paused domain is left as it is."""
-    _, qemu = _running(daemon, uuid)
+    _, qemu = running(daemon, uuid)
     if not qemu.paused:
         qemu.paused = "user"
         daemon.changed(uuid)
@@ -262,7 +264,7 @@ def suspend(daemon: Daemon, uuid: str) -> None:
 
 def resume(daemon: Daemon, uuid: str) -> None:
     """Run; a running domain is left as it is."""
-    _, qemu = _running(daemon, uuid)
+    _, qemu = running(daemon, uuid)
     if qemu.paused:
         qemu.paused = ""
         daemon.changed(uuid)
@@ -282,7 +284,7 @@ def undefine(daemon: Daemon, uuid: str, who: str, *, remove_nvram: bool) -> None
         if file is not None:
             store.delete(name)
     del daemon.domains[uuid]
-    _note(daemon.machine, f"{domain.name} ({uuid}) undefined by {who}")
+    note(daemon.machine, f"{domain.name} ({uuid}) undefined by {who}")
     daemon.changed(uuid)
 
 
@@ -302,7 +304,7 @@ def set_metadata(daemon: Daemon, uuid: str, xml: str) -> None:
         root = domain.qemu.live.root
         documents.set_metadata(root, documents.parse(xml))
         domain.qemu.live = to_document(root)
-    _note(daemon.machine, f"{domain.name} ({uuid}) stamped anew")
+    note(daemon.machine, f"{domain.name} ({uuid}) stamped anew")
     daemon.changed(uuid)
 
 
@@ -312,118 +314,6 @@ def query_guest(daemon: Daemon, uuid: str) -> GuestFacts | None:
     return None if domain is None or domain.qemu is None else domain.qemu.agent
 
 
-def attach(daemon: Daemon, uuid: str, xml: str) -> None:
-    """Attach wherever the domain lacks a device of that alias."""
-    alias = device_alias(xml) if documents.parse(xml) is not None else None
-    if alias is None:
-        raise Refused("a device without an alias could not be found again: it is not attached", reason="InvalidDomain")
-    domain, machine = find(daemon, uuid), daemon.machine
-    definition = domain.definition.root
-    running = None if domain.qemu is None else domain.qemu.live.root
-    device = documents.parse(xml)
-    fresh = running is not None and documents.find_device(running, alias) is None
-    documents.complete_device(definition if running is None else running, device, machine.world.random, pluggable=fresh)
-    if fresh and domain.qemu is not None and running is not None:
-        _check_bridges(machine, _alone(device))
-        if image := documents.image(device):
-            open_image(machine, domain.qemu, *image)
-            look_for_writers(machine, domain.qemu)
-        plugged = documents.parse(etree.tostring(device).decode())
-        daemon.starts += 1
-        documents.name_device(plugged, 0, daemon.starts)
-        documents.add_device(running, plugged)
-        domain.qemu.live = to_document(running)
-    if documents.find_device(definition, alias) is None:
-        documents.add_device(definition, device)
-        domain.definition = to_document(definition)
-    _note(machine, f"{alias} attached to {domain.name} ({uuid})")
-    daemon.changed(uuid)
-
-
-def _alone(device: etree._Element) -> etree._Element:
-    """A document with this one device, a copy of it."""
-    root = etree.Element("domain")
-    documents.add_device(root, documents.parse(etree.tostring(device).decode()))
-    return root
-
-
-def present(daemon: Daemon, uuid: str, alias: str) -> tuple[bool, bool]:
-    """Whether the running domain has a device of that alias, and whether its definition has."""
-    domain = daemon.domains.get(uuid)
-    if domain is None:
-        return False, False
-    plugged = domain.qemu is not None and documents.find_device(domain.qemu.live.root, alias) is not None
-    return plugged, documents.find_device(domain.definition.root, alias) is not None
-
-
-def unplug(daemon: Daemon, uuid: str, alias: str) -> None:
-    """Ask the guest to give a device up, in its own time."""
-    _, qemu = _running(daemon, uuid)
-    if qemu.system:
-        daemon.machine.world.later(guests.UNPLUG_SECONDS, _give_up, daemon, qemu, alias)
-
-
-def _give_up(daemon: Daemon, qemu: Qemu, alias: str) -> None:
-    if qemu.gone or qemu.frozen or qemu.paused:
-        return
-    root = qemu.live.root
-    device = documents.find_device(root, alias)
-    image = None if device is None else documents.image(device)
-    if image is not None:
-        qemu.writes.pop(image[0], None)
-        qemu.reads.pop(image[0], None)
-    documents.remove_device(root, alias)
-    qemu.live = to_document(root)
-    daemon.noticed(lambda: daemon.tell(Event(Happening.DEVICE_REMOVED, qemu.uuid, alias=alias)))
-
-
-def detach_definition(daemon: Daemon, uuid: str, alias: str) -> None:
-    """Take a device from the definition."""
-    domain = find(daemon, uuid)
-    root = domain.definition.root
-    if documents.remove_device(root, alias):
-        domain.definition = to_document(root)
-        _note(daemon.machine, f"{alias} detached from {domain.name} ({uuid})")
-        daemon.changed(uuid)
-
-
-def update_device(daemon: Daemon, uuid: str, xml: str) -> None:
-    """Change a device in place, in every document that the domain has."""
-    domain, device = find(daemon, uuid), documents.parse(xml)
-    _check_bridges(daemon.machine, _alone(device))
-    definition = domain.definition.root
-    documents.update_device(definition, xml)
-    if domain.qemu is not None:
-        _change_medium(daemon, domain.qemu, device, xml)
-    domain.definition = to_document(definition)
-    daemon.changed(uuid)
-
-
-def _change_medium(daemon: Daemon, qemu: Qemu, device: etree._Element, xml: str) -> None:
-    root = qemu.live.root
-    old = documents.find_device(root, device_alias(xml) or "")
-    before, after = None if old is None else documents.image(old), documents.image(device)
-    documents.update_device(root, xml)
-    if after is not None and after != before:
-        open_image(daemon.machine, qemu, *after)
-        look_for_writers(daemon.machine, qemu)
-    if before is not None and after != before:
-        qemu.writes.pop(before[0], None)
-        qemu.reads.pop(before[0], None)
-    qemu.live = to_document(root)
-
-
-def resize_block(daemon: Daemon, uuid: str, path: str, size: int) -> None:
-    """Grow a running domain's disk; one that is as large or larger is left as it is."""
-    _, qemu = _running(daemon, uuid)
-    opened = qemu.writes.get(path)
-    if opened is None:
-        raise Refused(f"invalid path: {path}", reason="OperationFailed")
-    if opened.file.capacity < size:
-        opened.store.grow(opened.file, size)
-        _note(daemon.machine, f"{path} grown to {size} bytes")
-        daemon.changed(uuid)
-
-
-def _note(machine: Machine, what: str) -> None:
+def note(machine: Machine, what: str) -> None:
+    """Add to the world's log."""
     machine.world.note(machine.name, what)

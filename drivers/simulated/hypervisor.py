@@ -26,7 +26,7 @@ from drivers.hypervisor import (
     Volume,
 )
 from drivers.scans import Scans
-from drivers.simulated import domains, platform, pools
+from drivers.simulated import devices, domains, platform, pools
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.link import Link
 from drivers.simulated.pools import CHUNK
@@ -165,7 +165,7 @@ class SimulatedHost:
 
     async def attach_device(self, uuid: str, xml: str) -> None:
         """See Hypervisor."""
-        await self._on_guest("attach_device", lambda daemon: domains.attach(daemon, uuid, xml), DEVICE_SECONDS, uuid)
+        await self._on_guest("attach_device", lambda daemon: devices.attach(daemon, uuid, xml), DEVICE_SECONDS, uuid)
 
     async def detach_device(self, uuid: str, alias: str) -> None:
         """See Hypervisor. The definition gives the device up only after the guest did, so that both stay alike."""
@@ -175,7 +175,7 @@ class SimulatedHost:
                 if plugged:
                     await self._unplug(uuid, alias)
                 if defined:
-                    await self._detach(lambda daemon: domains.detach_definition(daemon, uuid, alias), uuid)
+                    await self._detach(lambda daemon: devices.detach_definition(daemon, uuid, alias), uuid)
         except NotFound:
             # Gone since it was looked for.
             pass
@@ -183,7 +183,7 @@ class SimulatedHost:
 
     async def _unplug(self, uuid: str, alias: str) -> None:
         with self._link.device_leaving(uuid, alias) as leaving:
-            await self._detach(lambda daemon: domains.unplug(daemon, uuid, alias), uuid)
+            await self._detach(lambda daemon: devices.unplug(daemon, uuid, alias), uuid)
             await asyncio.wait({leaving}, timeout=DETACH_SECONDS)
         if leaving.cancelled():
             raise HostUnavailable(f"detach {alias}: the connection broke", reason="ConnectionLost")
@@ -196,20 +196,20 @@ class SimulatedHost:
 
     async def _present(self, uuid: str, alias: str) -> tuple[bool, bool]:
         found: tuple[bool, bool] = await self._link.call(
-            "detach_device", lambda daemon: domains.present(daemon, uuid, alias), CALL_SECONDS, uuid=uuid, guest=True
+            "detach_device", lambda daemon: devices.present(daemon, uuid, alias), CALL_SECONDS, uuid=uuid, guest=True
         )
         return found
 
     async def update_device(self, uuid: str, xml: str) -> None:
         """See Hypervisor."""
         await self._on_guest(
-            "update_device", lambda daemon: domains.update_device(daemon, uuid, xml), DEVICE_SECONDS, uuid
+            "update_device", lambda daemon: devices.update_device(daemon, uuid, xml), DEVICE_SECONDS, uuid
         )
 
     async def resize_block(self, uuid: str, path: str, size: int) -> None:
         """See Hypervisor."""
         await self._on_guest(
-            "resize_block", lambda daemon: domains.resize_block(daemon, uuid, path, size), DEVICE_SECONDS, uuid
+            "resize_block", lambda daemon: devices.resize_block(daemon, uuid, path, size), DEVICE_SECONDS, uuid
         )
 
     async def query_guest(self, uuid: str) -> GuestFacts | None:

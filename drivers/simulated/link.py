@@ -32,10 +32,9 @@ from drivers.pauses import delays
 from drivers.reader import Reader
 from drivers.simulated import domains
 from drivers.simulated.daemon import Daemon
+from drivers.simulated.heart import Heart, nothing
 from drivers.simulated.wire import Connection, Effect, Event, Happening, Sender
 from drivers.simulated.world import World
-
-_SILENT_SECONDS = deadlines.KEEPALIVE_INTERVAL * (deadlines.KEEPALIVE_COUNT + 1)
 
 
 class Link:
@@ -61,10 +60,7 @@ class Link:
         self._device_waiters: dict[tuple[str, str], asyncio.Future[bool]] = {}
         self._reader = Reader(self.read, self._tell)
         self._agents: dict[str, asyncio.Task[None]] = {}
-        self._last_seen: float | None = None
-        self._misses = 0
-        self._answered = True
-        self._beat: asyncio.TimerHandle | None = None
+        self._heart = Heart(target.heartbeat_seconds, lambda: self._connection, self._tell)
         self._task: asyncio.Task[None] | None = None
 
     # What is known ---------------------------------------------------------------------------------------------------
@@ -72,16 +68,13 @@ class Link:
     @property
     def state(self) -> ConnectionState:
         """Where the connection stands."""
-        beating = self._last_seen is not None and self._misses < deadlines.MISSES
-        if self._listed and beating and not self._broken.is_set():
+        if self._listed and self._heart.beating and not self._broken.is_set():
             return ConnectionState.CONNECTED
         return ConnectionState.SUSPECT if self._was_connected else ConnectionState.CONNECTING
 
     @property
     def _fresh(self) -> bool:
-        late = deadlines.MISSES * self.target.heartbeat_seconds + 1
-        in_time = self._last_seen is not None and self._loop.time() - self._last_seen <= late
-        return self.state is ConnectionState.CONNECTED and in_time and not self._reader.behind
+        return self.state is ConnectionState.CONNECTED and self._heart.in_time and not self._reader.behind
 
     def view(self) -> ConnectionView:
         """What is known now."""
@@ -90,7 +83,7 @@ class Link:
             facts=self._facts,
             inventory=self.store.inventory(),
             fresh=self._fresh,
-            last_seen=self._last_seen,
+            last_seen=self._heart.last_seen,
             error=self._error,
         )
 
@@ -147,12 +140,13 @@ class Link:
             if not self._sender.dead:
                 answer(None, late)
 
-        connection.call(method, effect, answer, uuid=uuid, guest=guest)
+        request = connection.call(method, effect, answer, uuid=uuid, guest=guest)
         expiry = self._loop.call_later(deadline, expire)
         try:
             return await future
         finally:
             expiry.cancel()
+            connection.answered(request)
 
     # Life ------------------------------------------------------------------------------------------------------------
 
@@ -167,16 +161,14 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._disconnect()
-        if self._beat is not None:
-            self._beat.cancel()
+        self._heart.stop()
 
     def abandon(self) -> None:
         """The process died: its tasks end without doing anything, and the host finds its connection closed."""
         for task in (*self._agents.values(), *([] if self._task is None else [self._task])):
             task.cancel()
         self._reader.reset()
-        if self._beat is not None:
-            self._beat.cancel()
+        self._heart.stop()
         if self._connection is not None:
             self._connection.close()
 
@@ -208,10 +200,8 @@ class Link:
             await self._call("connect", lambda daemon: daemon.accept(connection), deadlines.OPEN_SECONDS)
         except HostTimeout as error:
             raise ConnectFailed(f"no connection within {deadlines.OPEN_SECONDS:g} s", reason="Unreachable") from error
-        await self._call("heartbeat", _nothing, deadlines.OPEN_SECONDS)
-        self._seen()
-        if self._beat is None:
-            self._beat = self._loop.call_later(self.target.heartbeat_seconds, self._heartbeat)
+        await self._call("heartbeat", nothing, deadlines.OPEN_SECONDS)
+        self._heart.start()
         await self._list()
         self._facts = await self._call("facts", _facts, deadlines.FACTS_SECONDS)
         self._listed = self._was_connected = True
@@ -242,32 +232,6 @@ class Link:
             self._connection = None
         for waiter in self._device_waiters.values():
             waiter.cancel()
-
-    def _heartbeat(self) -> None:
-        """Once per interval: count a miss, and ask again."""
-        if self._sender.dead:
-            return
-        self._beat = self._loop.call_later(self.target.heartbeat_seconds, self._heartbeat)
-        if not self._answered or self._connection is None:
-            self._misses += 1
-        self._tell()
-        if self._connection is None:
-            return
-        if self._last_seen is not None and self._loop.time() - self._last_seen > _SILENT_SECONDS:
-            self._connection.broken()
-            return
-        self._answered = False
-        self._connection.call("heartbeat", _nothing, self._heard)
-
-    def _heard(self, result: object, error: HypervisorError | None) -> None:
-        del result
-        if error is None:
-            self._seen()
-            self._tell()
-
-    def _seen(self) -> None:
-        self._misses, self._answered = 0, True
-        self._last_seen = self._loop.time()
 
     # Observing -------------------------------------------------------------------------------------------------------
 
@@ -406,10 +370,6 @@ def machine_name(uri: str) -> str:
         return (urlsplit(uri).hostname or "").partition(".")[0]
     except ValueError:
         return ""
-
-
-def _nothing(daemon: Daemon) -> None:
-    del daemon
 
 
 def _facts(daemon: Daemon) -> HostFacts:

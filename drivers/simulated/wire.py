@@ -87,11 +87,12 @@ class Connection:
 
     def call(
         self, method: str, effect: Effect, answer: Answer, *, uuid: str | None = None, guest: bool = False
-    ) -> None:
+    ) -> Request:
         """Send a call. uuid: the domain that it is about; guest: it needs the domain's QEMU."""
         request = Request(self, method, effect, answer, uuid, guest)
         self._pending[request] = None
         request.send()
+        return request
 
     def tell(self, event: Event) -> None:
         """Send an event to the client; events arrive in their order."""
@@ -101,7 +102,7 @@ class Connection:
         self.machine.transmit(at - world.now, lambda: self._hear(event))
 
     def answered(self, request: Request) -> None:
-        """A call has got its answer."""
+        """A call has got its answer, or nobody waits for one any more."""
         self._pending.pop(request, None)
 
     def close(self) -> None:
