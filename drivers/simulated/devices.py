@@ -72,8 +72,7 @@ def _give_up(daemon: Daemon, qemu: Qemu, alias: str) -> None:
     device = documents.find_device(root, alias)
     image = None if device is None else documents.image(device)
     if image is not None:
-        qemu.writes.pop(image[0], None)
-        qemu.reads.pop(image[0], None)
+        qemu.close(image[0])
     documents.remove_device(root, alias)
     qemu.live = to_document(root)
     daemon.noticed(lambda: daemon.tell(Event(Happening.DEVICE_REMOVED, qemu.uuid, alias=alias)))
@@ -110,8 +109,7 @@ def _change_medium(daemon: Daemon, qemu: Qemu, device: etree._Element, xml: str)
         open_image(daemon.machine, qemu, *after)
         look_for_writers(daemon.machine, qemu)
     if before is not None and after != before:
-        qemu.writes.pop(before[0], None)
-        qemu.reads.pop(before[0], None)
+        qemu.close(before[0])
     qemu.live = to_document(root)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from drivers.errors import AlreadyExists, NotFound, Refused
+from drivers.errors import AlreadyExists, HypervisorError, NotFound, Refused
 from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, StopReason
 from drivers.simulated import documents, platform
 from drivers.simulated.daemon import Daemon, Domain
@@ -140,14 +140,17 @@ def start(daemon: Daemon, uuid: str, who: str, *, paused: bool) -> None:
     daemon.starts += 1
     documents.live(root, daemon.starts)
     memory = read_domain(domain.definition.text).memory
-    qemu = Qemu(uuid, domain.name, to_document(root), memory, machine.world.now, paused="user" if paused else "")
+    qemu = Qemu(
+        machine.name, uuid, domain.name, to_document(root), memory, machine.world.now, paused="user" if paused else ""
+    )
     try:
         _check_memory(machine, memory)
         check_bridges(machine, root)
         _make_variables(machine, root)
         for image in documents.images(root):
             open_image(machine, qemu, *image)
-    except Refused:
+    except HypervisorError:
+        qemu.end()
         domain.stop_reason = StopReason.FAILED
         daemon.tell(Event(Happening.STOPPED, uuid, stop_reason=StopReason.FAILED))
         raise
@@ -190,11 +193,11 @@ def open_image(machine: Machine, qemu: Qemu, path: str, form: str, writes: bool)
         raise Refused(f"Cannot access storage file '{path}': No such file or directory", reason="VolumeMissing")
     if form == "qcow2" and file.format != "qcow2":
         raise Refused(f"{path}: Image is not in qcow2 format", reason="InvalidVolume")
-    for other in machine.qemus.values():
-        reads = writes and any(opened.file is file for opened in other.reads.values())
-        if other is not qemu and (other.holds(file) or reads):
-            raise Refused(f'{path}: Failed to get "write" lock', reason="VolumeInUse")
-    (qemu.writes if writes else qemu.reads)[path] = Opened(store, name, file)
+    here = [writer for writer in file.writers if writer.machine == machine.name and writer is not qemu]
+    readers = machine.qemus.values() if writes else ()
+    if here or any(opened.file is file for other in readers if other is not qemu for opened in other.reads.values()):
+        raise Refused(f'{path}: Failed to get "write" lock', reason="VolumeInUse")
+    qemu.open(path, Opened(store, name, file), writes=writes)
 
 
 def _look_for_twins(machine: Machine, qemu: Qemu) -> None:
@@ -205,12 +208,11 @@ def _look_for_twins(machine: Machine, qemu: Qemu) -> None:
 
 def look_for_writers(machine: Machine, qemu: Qemu) -> None:
     """Record other machines' processes that write what this one writes."""
-    for other in machine.world.machines.values():
-        for twin in other.qemus.values() if other is not machine else ():
-            for opened in qemu.writes.values():
-                if twin.holds(opened.file):
-                    what = f"{opened.store.name}/{opened.name}, by {twin.name} and {qemu.name}"
-                    machine.world.violate(Breach.TWO_WRITERS, (other.name, machine.name), what)
+    for opened in qemu.writes.values():
+        for twin in opened.file.writers:
+            if twin.machine != machine.name:
+                what = f"{opened.store.name}/{opened.name}, by {twin.name} and {qemu.name}"
+                machine.world.violate(Breach.TWO_WRITERS, (twin.machine, machine.name), what)
 
 
 def destroy(daemon: Daemon, uuid: str, who: str) -> Later[None] | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from drivers.errors import AlreadyExists, Refused, StorageFull
 from drivers.simulated import qcow2
 from drivers.simulated.sparse import SparseBytes
 
+if TYPE_CHECKING:
+    from drivers.simulated.qemu import Qemu
+
 
 class File:
     """One file. Who has it open keeps it when its name is deleted, as on any file system."""
 
-    __slots__ = ("busy", "content", "reserved", "unlinked")
+    __slots__ = ("busy", "content", "reserved", "unlinked", "writers")
 
     def __init__(self, content: SparseBytes, reserved: int = 0) -> None:
         self.content = content
@@ -20,6 +24,8 @@ class File:
         """Bytes that were allocated for it in advance."""
         self.busy = False
         """Whether a copy is writing it right now."""
+        self.writers: tuple[Qemu, ...] = ()
+        """Processes that have it open for writing, on whatever machine."""
         self.unlinked = False
         """Whether its name was deleted: it takes no room then that anybody counts."""
 

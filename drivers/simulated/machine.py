@@ -103,7 +103,7 @@ class Machine:
         self.powered = False
         self._held_up.clear()
         for qemu in self.qemus.values():
-            qemu.gone = True
+            qemu.end()
             qemu.parked.clear()
         self.qemus.clear()
         self.daemon.vanish()
@@ -231,7 +231,7 @@ class Machine:
         """Have a process end, and its daemon notice."""
         if qemu.gone:
             return
-        qemu.gone = True
+        qemu.end()
         del self.qemus[qemu.uuid]
         self._note(f"QEMU of {qemu.name} ({qemu.uuid}) ended: {cause}")
         self.daemon.noticed(lambda: self.daemon.qemu_ended(qemu, cause))

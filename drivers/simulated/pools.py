@@ -122,7 +122,7 @@ def copy_volume(daemon: Daemon, pool: str, xml: str, source: str) -> Later[Volum
 def _not_in_use(daemon: Daemon, file: File, name: str) -> None:
     if file.busy:
         raise Refused(f"volume '{name}' is still being allocated.", reason="VolumeInUse")
-    if any(qemu.holds(file) for qemu in daemon.machine.qemus.values()):
+    if any(writer.machine == daemon.machine.name for writer in file.writers):
         raise Refused(f'{name}: Failed to get "write" lock', reason="VolumeInUse")
 
 
@@ -143,13 +143,9 @@ def delete_volume(daemon: Daemon, pool: str, name: str) -> None:
     if file.busy:
         raise Refused(f"volume '{name}' is still being allocated.", reason="VolumeInUse")
     store.delete(name)
-    world = daemon.machine.world
-    for machine in world.machines.values():
-        for qemu in machine.qemus.values():
-            if qemu.holds(file):
-                world.violate(
-                    Breach.DELETED_IN_USE, (daemon.machine.name, machine.name), f"{name}, used by {qemu.name}"
-                )
+    for writer in file.writers:
+        what = f"{name}, used by {writer.name}"
+        daemon.machine.world.violate(Breach.DELETED_IN_USE, (daemon.machine.name, writer.machine), what)
 
 
 def open_file(daemon: Daemon, pool: str, name: str) -> tuple[Store, File]:

@@ -31,6 +31,7 @@ class Qemu:
         "frozen",
         "gone",
         "live",
+        "machine",
         "memory",
         "name",
         "parked",
@@ -43,8 +44,11 @@ class Qemu:
         "writes",
     )
 
-    def __init__(self, uuid: str, name: str, live: Document, memory: int, since: float, *, paused: str) -> None:
-        """live: its document; memory in bytes; paused: why it is, empty while it is not."""
+    def __init__(
+        self, machine: str, uuid: str, name: str, live: Document, memory: int, since: float, *, paused: str
+    ) -> None:
+        """machine: where it runs; live: its document; memory in bytes; paused: why it is, empty while it is not."""
+        self.machine = machine
         self.uuid = uuid
         self.name = name
         self.live = live
@@ -68,6 +72,22 @@ class Qemu:
         yield from self.writes.values()
         yield from self.reads.values()
 
-    def holds(self, file: File) -> bool:
-        """Whether it writes this file."""
-        return any(opened.file is file for opened in self.writes.values())
+    def open(self, path: str, opened: Opened, *, writes: bool) -> None:
+        """Have a file open from now on."""
+        if writes:
+            self.writes[path] = opened
+            opened.file.writers += (self,)
+        else:
+            self.reads[path] = opened
+
+    def close(self, path: str) -> None:
+        """Have the file of this path open no more."""
+        self.reads.pop(path, None)
+        if opened := self.writes.pop(path, None):
+            opened.file.writers = tuple(writer for writer in opened.file.writers if writer is not self)
+
+    def end(self) -> None:
+        """The process is gone, and nothing that it had open is any more."""
+        self.gone = True
+        for path in [*self.reads, *self.writes]:
+            self.close(path)
