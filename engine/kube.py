@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from engine import errors
 from engine.keys import Key, Object, Objects
-from engine.transport import Transport
+from engine.transport import HttpChannel, Transport
 
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -85,14 +85,14 @@ class KubeClient:
 
         _require(path)
         await load()
-        return cls(Transport(ApiClient(configuration), timeout=deadline, reload_credentials=load))
+        return cls(Transport(HttpChannel(ApiClient(configuration)), timeout=deadline, reload_credentials=load))
 
     @classmethod
     def in_cluster(cls, *, deadline: float = 30.0, connections: int = 32) -> "KubeClient":
         """From the service account of the pod that this runs in; its token is read again as it rotates."""
         configuration = Configuration(connection_pool_maxsize=connections)
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        return cls(Transport(ApiClient(configuration), timeout=deadline))
+        return cls(Transport(HttpChannel(ApiClient(configuration)), timeout=deadline))
 
     async def close(self) -> None:
         await self._transport.close()

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -28,24 +28,81 @@ _NO_OTHER_LIMIT = aiohttp.ClientTimeout(total=None)
 _log = logging.getLogger(__name__)
 
 
-class Transport:
+class NotSent(Exception):
+    """No connection came about, so nothing was carried out."""
+
+
+class Channel(Protocol):
+    """How one request reaches the server and its answer comes back."""
+
+    async def exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: Any, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and decoded answer of a request that was carried out.
+
+        NotSent when it surely was not; an ApiError for every answer but a success, and for an answer that never came.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class HttpChannel:
     """Requests over one ApiClient (its connection pool, its credentials)."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def exchange(
+        self, method: str, path: str, query: Mapping[str, str], body: Any, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """See Channel."""
+        _, url, sent_headers, sent_body, _ = await self._api.param_serialize(
+            method,
+            path,
+            query_params=dict(query),
+            header_params=dict(headers),
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            answer = await self._api.call_api(method, url, sent_headers, sent_body, _request_timeout=_NO_OTHER_LIMIT)
+            raw: bytes = await answer.response.read()
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error, aiohttp.ClientSSLError):
+                raise errors.ServerUnavailable(0, "TLS", str(error)) from error
+            raise NotSent(str(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            message = f"{method} {path}: {type(error).__name__}: {error}"
+            raise errors.ServerUnavailable(0, "Network", message) from error
+        status: int = answer.status
+        decoded = _decode(status, raw)
+        if not 200 <= status <= 299:
+            raise errors.from_response(status, decoded, answer.response.headers)
+        return status, decoded
+
+
+class Transport:
+    """Requests over one channel, sent again where that is safe."""
 
     def __init__(
         self,
-        api: ApiClient,
+        channel: Channel,
         *,
         timeout: float = 30.0,
         reload_credentials: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`timeout`: seconds for a whole request with its repetitions. `reload_credentials`: tried once after a 401."""
-        self._api = api
+        self._channel = channel
         self._timeout = timeout
         self._reload = reload_credentials
         self._reloaded_at = float("-inf")
 
     async def close(self) -> None:
-        await self._api.close()  # type: ignore[no-untyped-call]
+        await self._channel.close()
 
     async def request(
         self,
@@ -90,7 +147,7 @@ class Transport:
         for attempt in range(1, _ATTEMPTS + 1):
             last = attempt == _ATTEMPTS
             try:
-                return await self._once(method, path, query, body, headers)
+                return await self._channel.exchange(method, path, query, body, headers)
             except errors.TooManyRequests as error:
                 if last or error.retry_after > _LONGEST_PAUSE:
                     raise
@@ -99,7 +156,7 @@ class Transport:
                 if last or not await self._renewed():
                     raise
                 wait = 0.0
-            except _NotSentError as error:
+            except NotSent as error:
                 if last:
                     raise errors.ServerUnavailable(0, "NotConnected", str(error)) from error
                 wait = pause
@@ -109,28 +166,6 @@ class Transport:
             pause = min(pause * 2, _LONGEST_PAUSE)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(
-        self, method: str, path: str, query: dict[str, str], body: Any, headers: dict[str, str]
-    ) -> tuple[int, dict[str, Any]]:
-        _, url, sent_headers, sent_body, _ = await self._api.param_serialize(
-            method, path, query_params=query, header_params=dict(headers), body=body, auth_settings=["BearerToken"]
-        )
-        try:
-            answer = await self._api.call_api(method, url, sent_headers, sent_body, _request_timeout=_NO_OTHER_LIMIT)
-            raw: bytes = await answer.response.read()
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error, aiohttp.ClientSSLError):
-                raise errors.ServerUnavailable(0, "TLS", str(error)) from error
-            raise _NotSentError(str(error)) from error
-        except (aiohttp.ClientError, OSError) as error:
-            message = f"{method} {path}: {type(error).__name__}: {error}"
-            raise errors.ServerUnavailable(0, "Network", message) from error
-        status: int = answer.status
-        decoded = _decode(status, raw)
-        if not 200 <= status <= 299:
-            raise errors.from_response(status, decoded, answer.response.headers)
-        return status, decoded
-
     async def _renewed(self) -> bool:
         """After a 401, for credentials that rotate (a token file, an exec plugin): True when they were read anew."""
         now = time.monotonic()
@@ -139,10 +174,6 @@ class Transport:
         self._reloaded_at = now
         await self._reload()
         return True
-
-
-class _NotSentError(Exception):
-    """No connection came about, so nothing was carried out."""
 
 
 def _decode(status: int, raw: bytes) -> dict[str, Any]:

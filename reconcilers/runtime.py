@@ -165,7 +165,9 @@ class Runtime:
             self.queue.add(woken)
 
     def _observed(self, host: str, uuid: str | None) -> None:
-        for key in sorted(woken_by_host(self.cache, host, uuid)):
+        view = self.context.view(host) if uuid is None else None
+        held = [domain.uuid for domain in view.inventory.domains] if view is not None and view.inventory else []
+        for key in sorted(woken_by_host(self.cache, host, uuid, held)):
             self.queue.add(key)
         if uuid is not None:
             self.queue.add_after(Key("Host", "", host), COUNT_DELAY)

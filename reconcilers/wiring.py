@@ -85,14 +85,19 @@ def woken_by(cache: Cache, key: Key, old: Maybe, new: Maybe) -> set[Key]:
     return keys | (set(find(cache, key, old, new)) - {key})
 
 
-def woken_by_host(cache: Cache, host: str, uuid: str | None) -> set[Key]:
-    """The objects to look at after something was newly observed of a host, or of one of its domains."""
+def woken_by_host(cache: Cache, host: str, uuid: str | None, held: Iterable[str] = ()) -> set[Key]:
+    """The objects to look at after something was newly observed of a host, or of one of its domains.
+
+    `held`: UUIDs of all domains that the host has. One that is left of a VM which has no place there any more is
+    known to nobody else.
+    """
     if uuid is not None:
         return {*cache.keys_by_index("VirtualMachine", "uuid", uuid)}
     return {
         Key("Host", "", host),
         *cache.keys_by_index("VirtualMachine", "host", host),
         *_disks_waiting_for(cache, Key("Host", "", host)),
+        *(key for domain in held for key in cache.keys_by_index("VirtualMachine", "uuid", domain)),
     }
 
 

@@ -40,9 +40,9 @@ async def create_blank(disk: Disk, host: Hypervisor, pool: str, seen: Observed) 
     try:
         await host.create_volume(pool, volume_xml(name, disk.spec.format.value, to_bytes(disk.spec.size)))
     except AlreadyExists:
-        # The list was older than the file; its name carries our uid, and it has no record.
-        await host.delete_volume(pool, name)
-        await host.create_volume(pool, volume_xml(name, disk.spec.format.value, to_bytes(disk.spec.size)))
+        # The list was older than the file: another controller may have made it, and a VM may run from it by now. A new
+        # look tells.
+        return
     await record.write(host, pool, seen.mine)
 
 

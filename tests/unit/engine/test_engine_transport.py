@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from engine import errors
 from engine.keys import Key
 from engine.kube import KubeClient, Resource
-from engine.transport import Transport
+from engine.transport import HttpChannel, Transport
 
 GADGETS = Resource("example.org", "v1", "Gadget", "gadgets", namespaced=True)
 KEY = Key("Gadget", "ns", "a")
@@ -68,7 +68,7 @@ async def connect(server: Server) -> AsyncIterator[ClientFactory]:
     ) -> KubeClient:
         configuration = Configuration(host=f"http://127.0.0.1:{port or server.port}")
         configuration.api_key["BearerToken"] = "Bearer first"
-        transport = Transport(ApiClient(configuration), reload_credentials=reload, **options)
+        transport = Transport(HttpChannel(ApiClient(configuration)), reload_credentials=reload, **options)
         clients.append(KubeClient(transport))
         clients[-1].configuration = configuration  # type: ignore[attr-defined]
         return clients[-1]

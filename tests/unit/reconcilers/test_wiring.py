@@ -286,6 +286,14 @@ def test_what_is_seen_of_a_domain_wakes_its_vm():
     assert woken_by_host(filled(), "kvm2", "foreign") == set()
 
 
+def test_a_host_that_is_heard_wakes_the_vms_whose_domains_it_has_left():
+    # After a crash between the write that gave the place up and the undefine, nothing else leads to the VM.
+    without = woken_by_host(filled(), "kvm3", None)
+    vm = Key("VirtualMachine", "default", "web")
+    assert vm not in without
+    assert woken_by_host(filled(), "kvm3", None, ["uid-web", "foreign"]) == without | {vm}
+
+
 def test_what_is_seen_of_a_host_wakes_it_and_its_vms():
     cache = filled()
     cache.upsert(READY_ROOT)

@@ -1,0 +1,36 @@
+"""Campaigns against faults: FAULTS_SEEDS seeds for each flow (50), FAULTS_SECONDS of real time for each (390)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from simulator.campaign import table
+from simulator.points import Campaign
+
+_done: list[Campaign] = []
+
+
+@pytest.fixture
+def seeds() -> range:
+    """The seeds of this run."""
+    return range(int(os.environ.get("FAULTS_SEEDS", "50")))
+
+
+@pytest.fixture
+def seconds() -> float:
+    """Real time for one flow."""
+    return float(os.environ.get("FAULTS_SECONDS", "390"))
+
+
+@pytest.fixture
+def campaigns() -> list[Campaign]:
+    """Where a campaign puts itself for the table at the end."""
+    return _done
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _done:
+        terminalreporter.section("crash points")
+        terminalreporter.write_line(table(_done))
