@@ -95,6 +95,22 @@ ObjectName = Annotated[
 """The name of another object."""
 
 
+CPUModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        json_schema_extra=rules(
+            Rule(
+                "self.matches('^[A-Za-z0-9][A-Za-z0-9_.+-]*$')",
+                "must be the name of a CPU model, as `virsh cpu-models` lists them, for example EPYC-Rome",
+            )
+        ),
+    ),
+]
+"""The name of a CPU model; it goes into documents for libvirt, which take no control characters."""
+
+
 class ConditionStatus(StrEnum):
     """The three values of a condition."""
 

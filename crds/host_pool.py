@@ -11,6 +11,7 @@ from crds.base import (
     READY_COLUMN,
     Column,
     Consumers,
+    CPUModelName,
     Kind,
     Model,
     Resource,
@@ -32,7 +33,7 @@ class PlacementPolicy(StrEnum):
 class PoolCPU(Model):
     """The CPU that guests of this pool see."""
 
-    model: str = Field(min_length=1, max_length=64)
+    model: CPUModelName
     """A CPU model known to libvirt, for example EPYC-Rome."""
 
 

@@ -6,6 +6,7 @@ All their names can be imported from here.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -128,6 +129,15 @@ class VMDeletionPolicy(StrEnum):
     ORPHAN = "Orphan"
 
 
+_DOCUMENT_MAX = 65536
+_LONGEST_REQUEST = 3145728
+"""Bytes that the API server reads of a request. As the limit of the schema it leaves the word to the rules."""
+
+
+def _document(advice: str) -> dict[str, Any]:
+    return rules(Rule(f"self.size() <= {_DOCUMENT_MAX}", f"must have at most {_DOCUMENT_MAX} characters: {advice}"))
+
+
 class CloudInit(Model):
     """What cloud-init finds in the guest (NoCloud)."""
 
@@ -141,11 +151,17 @@ class CloudInit(Model):
         )
     )
 
-    user_data: str | None = Field(default=None, max_length=65536)
+    user_data: str | None = Field(
+        default=None,
+        max_length=_LONGEST_REQUEST,
+        json_schema_extra=_document("keep it in a Secret, up to 1 MiB, and name that in userDataSecretRef"),
+    )
     """The user-data document."""
     user_data_secret_ref: LocalRef | None = None
     """A Secret of this namespace whose key `userData` holds the user-data document."""
-    network_data: str | None = Field(default=None, max_length=65536)
+    network_data: str | None = Field(
+        default=None, max_length=_LONGEST_REQUEST, json_schema_extra=_document("say less of the network")
+    )
     """The network-config document (version 1 or 2)."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from crds.base import LocalRef, Model, ObjectName, Rule, list_map, rules
+from crds.base import CPUModelName, LocalRef, Model, ObjectName, Rule, list_map, rules
 from crds.disk import DiskSpec
 from crds.quantity import Quantity
 
@@ -106,7 +106,7 @@ class CPU(Model):
     """Cores a socket. Default: 1."""
     threads: int = Field(default=1, ge=1, le=8)
     """Threads a core. Default: 1."""
-    model: str = Field(default=POOL_BASELINE, min_length=1, max_length=64)
+    model: CPUModelName = POOL_BASELINE
     """PoolBaseline, or a CPU model known to libvirt. Default: PoolBaseline."""
 
     @property

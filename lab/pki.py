@@ -70,10 +70,11 @@ class Authority:
         organizations: Sequence[str] = (),
         names: Sequence[str] = (),
         addresses: Sequence[str] = (),
+        lifetime: datetime.timedelta = LIFETIME,
     ) -> Identity:
         """`folder`/`stem`.crt and .key: good as server (for the DNS `names` and IP `addresses`) and as client.
 
-        Kept as they are when they already say all this and last for another week.
+        Kept as they are when they already say all this and last for another week. A lifetime below zero is over.
         """
         identity = Identity(folder / f"{stem}.crt", folder / f"{stem}.key", self.path)
         subject = _subject(common_name, organizations)
@@ -83,16 +84,20 @@ class Authority:
         with locked(folder / ".lock"):
             if not self._still_good(identity, subject, alternatives):
                 key = ec.generate_private_key(ec.SECP256R1())
-                certificate = self._sign(key, subject, alternatives)
+                certificate = self._sign(key, subject, alternatives, lifetime)
                 write_atomically(identity.key, _key_text(key), 0o600)
                 write_atomically(identity.certificate, _certificate_text(certificate))
         return identity
 
     def _sign(
-        self, key: ec.EllipticCurvePrivateKey, subject: x509.Name, alternatives: list[x509.GeneralName]
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        subject: x509.Name,
+        alternatives: list[x509.GeneralName],
+        lifetime: datetime.timedelta,
     ) -> x509.Certificate:
         usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-        builder = _builder(subject, self.certificate.subject, key.public_key(), authority=False)
+        builder = _builder(subject, self.certificate.subject, key.public_key(), lifetime, authority=False)
         builder = builder.add_extension(usages, critical=False)
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
@@ -166,13 +171,18 @@ def ssh_key(path: Path) -> str:
 def _make_authority(name: str, certificate_path: Path, key_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(f"{name} certificate authority", ())
-    certificate = _builder(subject, subject, key.public_key(), authority=True).sign(key, hashes.SHA256())
+    certificate = _builder(subject, subject, key.public_key(), LIFETIME, authority=True).sign(key, hashes.SHA256())
     write_atomically(key_path, _key_text(key), 0o600)
     write_atomically(certificate_path, _certificate_text(certificate))
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, *, authority: bool
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    lifetime: datetime.timedelta,
+    *,
+    authority: bool,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     usage = x509.KeyUsage(
@@ -194,7 +204,7 @@ def _builder(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

@@ -1,4 +1,4 @@
-"""Which hosts cannot take a VM: each filter answers with a verb phrase ("has 1.2Gi of 2Gi free") or None."""
+"""Which hosts cannot take a VM: each filter answers with a verb phrase ("has 1.2Gi of 2Gi memory free") or None."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def has_the_cpus(request: Request, host: Candidate, overcommit: Overcommit) -> s
 
 def has_the_memory(request: Request, host: Candidate, overcommit: Overcommit) -> str | None:
     free = free_memory(host, overcommit)
-    return None if request.memory <= free else f"has {size(free)} of {size(request.memory)} free"
+    return None if request.memory <= free else f"has {size(free)} of {size(request.memory)} memory free"
 
 
 FILTERS: tuple[Filter, ...] = (

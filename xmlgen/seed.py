@@ -11,6 +11,7 @@ from pycdlib.pycdlib import PyCdlib
 
 LABEL = "cidata"
 HOSTNAME_MAX = 63
+_BYTES = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,15 @@ class SeedInput:
     """Another id makes cloud-init run again as on a first boot."""
     hostname: str
     user_data: str | None
-    """The user-data document; None for an empty one."""
+    """The user-data document; None for an empty one. Bytes that are no UTF-8 (a gzip archive) are in it as `decoded`
+    has them."""
     network_data: str | None
     """The network-config document; None leaves it to the guest's default (DHCP)."""
+
+
+def decoded(document: bytes) -> str:
+    """A document of any bytes as text that the seed gives back byte for byte."""
+    return document.decode(errors=_BYTES)
 
 
 def seed_digest(seed: SeedInput) -> str:
@@ -42,7 +49,7 @@ def seed_iso(seed: SeedInput) -> bytes:
     iso = PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
     for plain, name, text in files:
-        data = text.encode()
+        data = text.encode(errors=_BYTES)
         iso.add_fp(BytesIO(data), len(data), f"/{plain}.;1", rr_name=name, joliet_path=f"/{name}")
     image = BytesIO()
     iso.write_fp(image)

@@ -72,6 +72,8 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
      "the host's name cannot be resolved; check the URI and DNS"),
     (r"connection refused|no route to host|timed out|unreachable|failed to connect socket", "Unreachable",
      "nothing answers there; is libvirtd running and listening?"),
+    (r"certificate .*has expired", "CertificateExpired",
+     "a certificate in the credentials Secret (tls.crt or ca.crt) has expired: renew it there"),
     (r"certificate|tls|x509|gnutls", "TLSRefused",
      "TLS was refused; check that both certificates come from the same authority and name the right host"),
     (r"authentication|not authori[sz]ed", "AuthFailed",

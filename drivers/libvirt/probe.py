@@ -1,7 +1,8 @@
 """Whether a daemon answers at all, asked with a deadline before libvirt's open is called.
 
 libvirt's open has none: it waits for as long as a frozen daemon keeps its socket, and for ever if that host then loses
-power. The probe says nothing about trust: certificates, keys and logins are judged by libvirt itself.
+power. Certificates, keys and logins are judged by libvirt itself; but that the host's certificate has expired, which
+libvirt writes to its log only, is said here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from drivers.libvirt.uri import Address, Transport
 STEP_SECONDS = 5.0
 """How long each step (connect, handshake, answer) may take."""
 
+_HAS_EXPIRED = 10
+"""OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED."""
+
 # The remote protocol's AUTH_LIST call: it needs no login and changes nothing. The fields are length, program, version,
 # procedure, type (call), serial and status of virnetprotocol.x.
 _AUTH_LIST = struct.pack(">IIIIIII", 28, 0x20008086, 1, 66, 0, 0, 0)
@@ -26,7 +30,7 @@ _AUTH_LIST = struct.pack(">IIIIIII", 28, 0x20008086, 1, 66, 0, 0, 0)
 def probe(address: Address, folder: Path | None) -> None:
     """Blocking: return once something at the address answered. folder: client certificates for TLS.
 
-    Raises ConnectFailed(Unresolvable, Unreachable, TLSRefused).
+    Raises ConnectFailed(Unresolvable, Unreachable, TLSRefused, CertificateExpired).
     """
     where = f"{address.host} port {address.port}" if address.host else str(address.socket)
     try:
@@ -63,10 +67,18 @@ def _ask(connection: socket.socket) -> None:
 
 
 def _shake_hands(connection: socket.socket, context: ssl.SSLContext) -> None:
-    # Refused, but answered: libvirt's own open says why.
-    with contextlib.suppress(ssl.SSLError), context.wrap_socket(connection) as secured:
-        # One byte says that the server took the client's certificate.
-        secured.recv(1)
+    try:
+        with context.wrap_socket(connection) as secured:
+            # One byte says that the server took the client's certificate.
+            secured.recv(1)
+    except ssl.SSLError as error:
+        # Refused, but answered: libvirt's own open says why.
+        if getattr(error, "verify_code", None) == _HAS_EXPIRED:
+            raise ConnectFailed(
+                "the host's TLS certificate, or that of its authority, has expired: renew it on the host, "
+                "and restart libvirtd there",
+                reason="CertificateExpired",
+            ) from error
 
 
 def _context(folder: Path | None) -> ssl.SSLContext:
@@ -74,6 +86,9 @@ def _context(folder: Path | None) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if folder is not None:
+        with contextlib.suppress(ssl.SSLError):
+            context.load_verify_locations(folder / "cacert.pem")
+            context.verify_mode = ssl.CERT_REQUIRED
         try:
             context.load_cert_chain(folder / "clientcert.pem", folder / "clientkey.pem")
         except ssl.SSLError as error:

@@ -7,6 +7,7 @@ from the bytes themselves, and what is not plain is refused. The layout is QEMU'
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ HEADER_BYTES = 65536
 """How much of an image `inspect` wants to see: header and header extensions lie in the first cluster."""
 
 _QCOW2_MAGIC = b"QFI\xfb"
+_SECTOR = 512
 _FOREIGN = (
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK"),
@@ -28,7 +30,13 @@ _FOREIGN = (
     (0, b"\x28\xb5\x2f\xfd", "compressed twice (zstd)"),
     (0, b"BZh", "bzip2"),
     (0, b"LUKS\xba\xbe", "LUKS"),
+    (0, b"WithoutFreeSpace", "Parallels"),
+    (0, b"WithouFreSpacExt", "Parallels"),
+    (0, b"Bochs Virtual HD Image", "Bochs"),
+    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", "cloop"),
 )
+# A VMDK descriptor, as QEMU tells one within the first sector: comments and blank lines, then the version.
+_VMDK_TEXT = re.compile(rb"(#[^\n]*\n| +\r?\n)*version=[123]\r?\n")
 _DIRTY, _CORRUPT, _EXTERNAL_DATA = 1 << 0, 1 << 1, 1 << 2
 _KNOWN_INCOMPATIBLE = 0b11111  # dirty, corrupt, external data file, compression type, extended L2 entries
 _EXTENSION_END, _EXTENSION_DATA_FILE, _EXTENSION_ENCRYPTION = 0, 0x44415441, 0x0537BE77
@@ -101,9 +109,11 @@ def inspect(head: bytes, file_size: int) -> ImageInfo:
     """
     if head.startswith(_QCOW2_MAGIC):
         return _qcow2(head)
-    for offset, magic, name in _FOREIGN:
-        if head[offset : offset + len(magic)] == magic:
-            raise BadImage("UnsupportedFormat", f"the image is {name}: convert it with qemu-img to qcow2 or raw first")
+    foreign = next((name for at, magic, name in _FOREIGN if head.startswith(magic, at)), None)
+    if foreign is None and _VMDK_TEXT.match(head[:_SECTOR]):
+        foreign = "VMDK"
+    if foreign is not None:
+        raise BadImage("UnsupportedFormat", f"the image is {foreign}: convert it with qemu-img to qcow2 or raw first")
     if file_size == 0:
         raise BadImage("EmptyImage", "the image is an empty file")
     return ImageInfo("raw", file_size)

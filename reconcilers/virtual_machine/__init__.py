@@ -23,7 +23,7 @@ from reconcilers.context import Context
 from reconcilers.holding import hold
 from reconcilers.objects import key_of
 from reconcilers.ownership import Claim, HostFact, MayStart, Owner, Ownership, RunsOn, owner_of, ownership
-from reconcilers.standing import Verdict, progressing, seconds_left
+from reconcilers.standing import Standing, Verdict, progressing, seconds_left
 from reconcilers.virtual_machine import act, decide, disks
 from reconcilers.virtual_machine import plan as steps
 from reconcilers.virtual_machine.document import domain_input, files_of, seed_input
@@ -33,6 +33,7 @@ from reconcilers.virtual_machine.start import Outcome, start
 from reconcilers.virtual_machine.status import status_of
 from xmlgen import domain as xml
 from xmlgen.sections import Changes, compare
+from xmlgen.seed import decoded
 
 STEPS_IN_ONE_PASS = 4
 """A step's effect is often known at once; then the next one follows without a round through the queue."""
@@ -175,7 +176,7 @@ async def _known_user_data(ctx: Context, vm: VirtualMachine, secret: str) -> str
     mark = (secret, vm.metadata.generation)
     if known is None or known[0] != mark:
         data = await ctx.client.get_secret(vm.metadata.namespace, secret)
-        known = (mark, data.get("userData", b"").decode(errors="replace"))
+        known = (mark, decoded(data.get("userData", b"")))
         ctx.user_data[vm.metadata.uid] = known
     return known[1]
 
@@ -263,6 +264,8 @@ async def _write(ctx: Context, seen: Seen, plan: Plan, verdict: Verdict | None) 
     vm = ctx.objects.get(VirtualMachine, seen.vm.metadata.name, seen.vm.metadata.namespace)
     if verdict is None or vm is None or vm.metadata.uid != seen.vm.metadata.uid:
         return
+    if verdict.standing is Standing.READY:
+        verdict = disks.refused(ctx, vm) or verdict
     phase = plan.phase
     if isinstance(plan.step, steps.Start) and verdict.reason == "Unschedulable":
         phase = VMPhase.SCHEDULING

@@ -6,10 +6,12 @@ from typing import Any
 
 from crds.base import API_VERSION, FINALIZER
 from crds.disk import Disk
+from crds.quantity import to_bytes
 from crds.virtual_machine import VirtualMachine, VMDisk
 from engine import errors
 from reconcilers.context import FIELD_MANAGER, Context
 from reconcilers.objects import API, key_of
+from reconcilers.standing import Verdict, stalled
 from reconcilers.virtual_machine.document import files_of, seed_input
 from reconcilers.virtual_machine.files import remove_files
 from reconcilers.virtual_machine.needs import Needs, disk_name, template_growth
@@ -26,6 +28,22 @@ async def ensure(ctx: Context, vm: VirtualMachine) -> None:
             await _create(ctx, vm, drive, name)
         elif _owned(disk, vm) and _follows(drive, disk):
             await _update(ctx, drive, disk)
+
+
+def refused(ctx: Context, vm: VirtualMachine) -> Verdict | None:
+    """What the templates of the VM's drives ask of its Disks and cannot have; it stops nothing. None: nothing."""
+    found = []
+    for drive in vm.spec.disks:
+        name = disk_name(vm, drive)
+        disk = ctx.objects.get(Disk, name, vm.metadata.namespace) if name is not None else None
+        if drive.template is None or disk is None or not _owned(disk, vm):
+            continue
+        if to_bytes(drive.template.size) < to_bytes(disk.spec.size):
+            found.append(
+                f"drive {drive.name}: a disk cannot shrink, and Disk {name} has {disk.spec.size}: set the drive's "
+                f"template.size, now {drive.template.size}, to {disk.spec.size} or more"
+            )
+    return stalled("CannotShrink", "; ".join(found)[:1024]) if found else None
 
 
 def _owned(disk: Disk, vm: VirtualMachine) -> bool:

@@ -36,7 +36,7 @@ from reconcilers.virtual_machine.needs import Needs, resolve
 from reconcilers.virtual_machine.plan import Plan
 from reconcilers.virtual_machine.power import next_failure
 from xmlgen import domain as xml
-from xmlgen.seed import SeedInput
+from xmlgen.seed import SeedInput, decoded
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ async def _user_data(ctx: Context, vm: VirtualMachine) -> str | None:
     secret = await ctx.client.get_secret(vm.metadata.namespace, data.user_data_secret_ref.name)
     if "userData" not in secret:
         raise errors.NotFound(404, "NotFound", "the Secret has no key userData")
-    return secret["userData"].decode(errors="replace")
+    return decoded(secret["userData"])
 
 
 async def _write_down(

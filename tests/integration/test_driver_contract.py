@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -17,6 +18,7 @@ from drivers.hypervisor import ConnectionState, HostTarget
 from drivers.libvirt import LibvirtDirectory
 from lab.api import Lab
 from lab.hosts import Host
+from lab.pki import lab_authority
 
 DIRECTORY = "/srv/local"
 TRANSPORTS = ("tls", "ssh", "tcp", "unix")
@@ -140,6 +142,12 @@ def _spoiled(lab: Lab, fault: str) -> HostTarget:
             return HostTarget("bad", kvm1.uri_tls, tls | {"ca.crt": (stranger / "authority" / "ca.crt").read_bytes()})
         case "TLSRefused-wrong-key":
             return HostTarget("bad", kvm1.uri_tls, tls | {"tls.key": (stranger / "tls.key").read_bytes()})
+        case "CertificateExpired":
+            expired = lab_authority(lab.state.pki).issue(
+                lab.state.pki / "expired", "tls", "operator", lifetime=timedelta(minutes=-1)
+            )
+            pair = {"tls.crt": expired.certificate.read_bytes(), "tls.key": expired.key.read_bytes()}
+            return HostTarget("bad", kvm1.uri_tls, tls | pair)
         case "AuthFailed":
             return HostTarget("bad", str(kvm2.uri_ssh), ssh | {"ssh-privatekey": b"no key"})
         case "HostKeyUnknown":
@@ -165,6 +173,7 @@ def _spoiled(lab: Lab, fault: str) -> HostTarget:
         "TLSRefused-by-host",
         "TLSRefused-by-us",
         "TLSRefused-wrong-key",
+        "CertificateExpired",
         "AuthFailed",
         "HostKeyUnknown",
         "Unresolvable",

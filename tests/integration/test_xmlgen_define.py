@@ -15,9 +15,9 @@ from lab.api import Lab
 from lab.hosts import Host
 from lab.processes import marked
 from tests.unit.xmlgen.cases import CASES, LINUX, disk, domain, nic, spec
-from xmlgen.domain import DomainInput, Kept, device_xml, generate, metadata_xml, render
+from xmlgen.domain import DomainInput, Image, Kept, device_xml, generate, metadata_xml, render
 from xmlgen.metadata import NAMESPACE, PREFIX
-from xmlgen.names import domain_name
+from xmlgen.names import domain_name, volume_name
 from xmlgen.sections import Changes, applied, compare
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -224,3 +224,24 @@ def test_as_many_devices_as_the_document_has_room_for_are_plugged_in(
 def test_the_longest_name_can_be_used(host: Host, connection: libvirt.virConnect) -> None:
     source = domain(spec(), name="n" * 253, uuid=str(uuid4()))
     assert start(host, connection, source).name() == domain_name("default", "n" * 253)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "names"),
+    [
+        (("a" * 62 + "b", "a" * 62 + "c"), ("n" * 253, "n" * 253)),
+        (("a" * 63, "a" * 63), ("n" * 252 + "b", "n" * 252 + "c")),
+        (("team", "team"), ("n" * 239 + ".x", "n" * 239 + ".y")),
+    ],
+)
+def test_names_that_are_alike_once_cut_are_two_domains(
+    namespaces: tuple[str, str], names: tuple[str, str], host: Host, connection: libvirt.virConnect
+) -> None:
+    for number, (namespace, name) in enumerate(zip(namespaces, names, strict=True)):
+        path = f"/srv/shared/{volume_name(namespace, name, 'uid', 'qcow2')}"
+        made = domain(spec(disks=[disk("root")]), images=lambda _, path=path: Image(path, "qcow2"), uuid=str(uuid4()))
+        identity = dataclasses.replace(made.identity, namespace=namespace, name=name)
+        found = start(host, connection, dataclasses.replace(made, identity=identity))
+        assert found.name() == domain_name(namespace, name)
+        assert len(connection.listAllDomains()) == number + 1
+    assert {found.isActive() for found in connection.listAllDomains()} == {1}

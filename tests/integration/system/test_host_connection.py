@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
+from lab.hosts import Host
+from lab.pki import lab_authority
 from tests.integration.system.cluster import Cluster, Object, firmware_vm, host
 from tests.integration.system.test_typed_reasons import stalled
 from tools.deployment import NAMESPACE
@@ -25,6 +30,23 @@ def identity(cluster: Cluster, name: str, folder: str) -> Object:
     """The Secret of this name with a TLS identity of the lab."""
     files = ("ca.crt", "tls.crt", "tls.key")
     return secret(name, **{file: (cluster.lab.state.pki / folder / file).read_text() for file in files})
+
+
+@contextlib.contextmanager
+def expiring_certificate(host: Host) -> Iterator[None]:
+    """The host's certificate expires while its daemon runs (with an expired one, libvirtd does not start at all)."""
+    folder, names = host.layout.path("etc") / "pki", [host.layout.full_name]
+    good = {name: (folder / name).read_bytes() for name in ("server.crt", "server.key")}
+    lab_authority(host.layout.state.pki).issue(folder, "server", names[0], names=names, lifetime=timedelta(seconds=15))
+    host.daemon_stop()
+    host.daemon_start()
+    try:
+        yield
+    finally:
+        for name, content in good.items():
+            (folder / name).write_bytes(content)
+        host.daemon_stop()
+        host.daemon_start()
 
 
 @pytest.fixture
@@ -55,6 +77,14 @@ def test_each_wrong_connection_has_its_reason_and_heals(cluster: Cluster, newcom
     stalled(cluster, "host", newcomer, "Unreachable", "kvm3.lab port 1")
     cluster.patch("host", newcomer, {"uri": "qemu+tls://kvm3.lab/system"})
     stalled(cluster, "host", newcomer, "TLSRefused")
+    kvm3 = cluster.lab.host("kvm3")
+    with expiring_certificate(kvm3):
+        stalled(cluster, "host", newcomer, "CertificateExpired", "on the host", "renew")
+    authority = lab_authority(cluster.lab.state.pki)
+    authority.issue(cluster.lab.state.pki / "expired", "tls", "operator", lifetime=timedelta(minutes=-1))
+    shutil.copy(authority.path, cluster.lab.state.pki / "expired")
+    cluster.apply(identity(cluster, own, "expired"))
+    stalled(cluster, "host", newcomer, "CertificateExpired", "tls.crt", "renew")
     cluster.apply(identity(cluster, own, "client"))
     cluster.wait_phase("host", newcomer, "Up")
     cluster.wait_condition("host", newcomer, "Ready", "True", "Up")

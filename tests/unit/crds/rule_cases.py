@@ -33,6 +33,7 @@ BASE: dict[str, dict[str, Any]] = {
     "Host": {"pool": "default", "uri": "qemu+tls://kvm1.example/system", "credentialsSecret": "kvm1"},
     "HostPool": {
         "consumers": CONSUMERS,
+        "cpu": {"model": "qemu64"},
         "placement": {"overcommit": {"memory": "100%", "cpu": "400%"}},
         "monitoring": {"heartbeatSeconds": 3},
         "fencing": {"failedAfterSeconds": 9},
@@ -50,7 +51,7 @@ BASE: dict[str, dict[str, Any]] = {
         "runPolicy": "Always",
         "powerRequest": {"id": "1", "action": "Reboot"},
         "pool": "default",
-        "cpu": {"sockets": 1},
+        "cpu": {"sockets": 1, "model": "PoolBaseline"},
         "memory": {"size": "1Gi"},
         "disks": [
             {"name": "root", "bootOrder": 1, "template": {**DISK, "source": _source("http")}},
@@ -58,7 +59,7 @@ BASE: dict[str, dict[str, Any]] = {
             {"name": "cd", "type": "cdrom", "bus": "scsi"},
         ],
         "nics": [{"name": "lan", "network": "lan", "bootOrder": 2, "mac": "52:54:00:12:34:56"}],
-        "cloudInit": {"userDataSecretRef": {"name": "app"}},
+        "cloudInit": {"userDataSecretRef": {"name": "app"}, "networkData": "version: 2"},
         "placement": {"host": "kvm1", "hostSelector": SELECTOR},
     },
 }
@@ -190,6 +191,8 @@ _PERHAPS = {"placement": {"epoch": 1, "since": "2026-01-01T00:00:00Z", "candidat
 _STOPPED = {"placement": {"epoch": 1, "since": "2026-01-01T00:00:00Z", "candidates": []}}
 _POOL = {"spec.pool": "other"}
 _DRIVE = "must have exactly one of diskRef"
+_DOCUMENT = "must have at most 65536 characters"
+_CPU_MODEL = "must be the name of a CPU model"
 _DRIVE_NAME = "must be lower-case letters, digits and '-'"
 _VM = "VirtualMachine"
 
@@ -239,6 +242,8 @@ CASES: list[Case] = [
             "spec.cloudInit.userDataSecretRef.name"),
     *_sizes(_VM, "spec.memory.size"),
     *_selectors(_VM, "spec.placement.hostSelector"),
+    *_everywhere(_VM, ["spec.cpu.model"], _CPU_MODEL, "a<b>\x01", "Skylake-Client-noTSX-IBRS"),
+    *_everywhere("HostPool", ["spec.cpu.model"], _CPU_MODEL, "EPYC Rome", "EPYC-Rome"),
     *_everywhere(_VM, ["spec.memory.size"], "must be at least 1Mi", "2", "1Mi"),
     *_everywhere(_VM, ["spec.memory.size"], "must be at least 1Mi", 1048575, 1048576),
     *_everywhere(_VM, ["spec.disks[0].name", "spec.nics[0].name"], _DRIVE_NAME, "Root_1", "root-1"),
@@ -261,6 +266,10 @@ CASES: list[Case] = [
          {"spec.disks[2].diskRef": {"name": "x"}}),
     Case(_VM, "spec.cloudInit.userDataSecretRef", "must not stand beside userData",
          {"spec.cloudInit.userData": "#cloud-config"}, {"spec.cloudInit": {"userData": "#cloud-config"}}),
+    Case(_VM, "spec.cloudInit.userData", _DOCUMENT, {"spec.cloudInit": {"userData": "ä" * 65537}},
+         {"spec.cloudInit": {"userData": "ä" * 65536}}),
+    Case(_VM, "spec.cloudInit.networkData", _DOCUMENT, {"spec.cloudInit.networkData": "x" * 65537},
+         {"spec.cloudInit.networkData": "x" * 65536}),
     Case(_VM, "spec.pool", "cannot be changed while the VM runs", _POOL, {"spec.runPolicy": "Halted"}, {}, _RUNNING),
     Case(_VM, "spec.pool", "cannot be changed while the VM runs", _POOL, {"spec.runPolicy": "Halted"}, {}, _PERHAPS),
     Case(_VM, "spec.disks", "must leave room for the names", {"metadata.name": "v" * 249},

@@ -44,6 +44,8 @@ _STRINGS: dict[str, st.SearchStrategy[Any]] = {
     "must be a percentage, for example 10%": st.from_regex("[0-9]{1,2}%", fullmatch=True),
     "must be the name of a bridge": st.from_regex("[A-Za-z0-9_.:-]{1,15}", fullmatch=True),
     "must be lower-case letters, digits and '-'": st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True),
+    "must have at most 65536 characters": st.text(max_size=40),
+    "must be the name of a CPU model": st.from_regex("[A-Za-z0-9][A-Za-z0-9_.+-]{0,20}", fullmatch=True),
     "must be a unicast MAC": st.from_regex("[0-9a-f][02468ace](:[0-9a-f]{2}){5}", fullmatch=True),
 }
 

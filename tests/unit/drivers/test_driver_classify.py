@@ -157,6 +157,7 @@ def test_an_error_without_a_code_is_a_lost_answer() -> None:
         ("qemu+tls://h/system", SYSTEM, "Unable to read TLS confirmation: Input/output error", "TLSRefused"),
         ("qemu+tls://h/system", SYSTEM, "Our own certificate x failed validation against y", "TLSRefused"),
         ("qemu+tls://h/system", libvirt.VIR_ERR_AUTH_FAILED, "authentication failed: bad certificate", "TLSRefused"),
+        ("qemu+tls://h/system", SYSTEM, "The client certificate /x/clientcert.pem has expired", "CertificateExpired"),
         ("qemu+tls://h/system", SYSTEM, "End of file while reading data", "TLSRefused"),
         (
             "qemu+tcp://h/system",

@@ -130,7 +130,7 @@ def test_no_host_fits_in_words():
     ]
     decision = choose(request, hosts, PoolPlacement())
     assert decision.explanation == (
-        "0 of 3 hosts fit: kvm1 has 1.2Gi of 2Gi free; kvm2, kvm3 do not reach storage domain fast"
+        "0 of 3 hosts fit: kvm1 has 1.2Gi of 2Gi memory free; kvm2, kvm3 do not reach storage domain fast"
     )
 
 
@@ -149,7 +149,7 @@ def test_a_pool_without_hosts_in_words():
 def test_a_long_list_of_hosts_is_cut():
     hosts = [host(f"kvm{n:03}", memory=0) for n in range(200)]
     explanation = choose(Request(cpus=1, memory=GIB), hosts, PoolPlacement()).explanation
-    assert "and 180 more have 0 of 1Gi free" in explanation
+    assert "and 180 more have 0 of 1Gi memory free" in explanation
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_policies_choose(policy, expected):
         ({"cpu_model": "Zen"}, {}, "does not have CPU model Zen"),
         ({"uefi": True}, {"uefi": False}, "does not have UEFI firmware"),
         ({"cpus": 3}, {"cpus": 1, "used_cpus": 2}, "has 2 of 3 CPUs free"),
-        ({"memory": 9 * GIB}, {}, "has 8Gi of 9Gi free"),
+        ({"memory": 9 * GIB}, {}, "has 8Gi of 9Gi memory free"),
     ],
 )
 def test_each_filter_says_why(request_changes, host_changes, why):

@@ -101,6 +101,21 @@ def test_what_is_not_plain_is_refused(images, name, reason):
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        b"version=1\n",
+        b"# a comment\n  \nversion=3\r\n",
+        b"WithoutFreeSpace",
+        b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop",
+    ],
+)
+def test_what_qemu_would_tell_from_a_few_words_is_not_raw(head):
+    with pytest.raises(BadImage, match="convert it with qemu-img") as caught:
+        inspect(head.ljust(MIB, b"\0"), MIB)
+    assert caught.value.reason == "UnsupportedFormat"
+
+
+@pytest.mark.parametrize(
     ("magic", "name"),
     [
         (b"\x1f\x8b\x08", "gzip"),

@@ -16,7 +16,7 @@ from drivers.hypervisor import DomainState, Identity, StopReason
 from engine.keys import Key
 from engine.result import Failed
 from reconcilers.virtual_machine import reconcile
-from tests.unit.reconcilers.builders import VmBuilder, vm
+from tests.unit.reconcilers.builders import VmBuilder, disk, storage, vm
 from tests.unit.reconcilers.fakes import BASELINE, FakeHypervisor, World, domain
 
 WEB = Key("VirtualMachine", "default", "web")
@@ -298,3 +298,24 @@ async def test_a_paused_vm_is_neither_started_nor_stopped_nor_deleted():
     w.client.put({**obj, "metadata": {**obj["metadata"], "deletionTimestamp": SINCE}})
     await w.go()
     assert w.cache.get(WEB) is not None
+
+
+async def test_a_template_that_asks_for_a_smaller_disk_is_told_so():
+    template = {"size": "1Gi", "storageDomain": "fast"}
+    built = vm(policy="Halted").spec(disks=[{"name": "data", "template": template}])
+    w = Fleet(built, "kvm1")
+    w.client.put(storage().reached_by("kvm1").raw())
+    w.client.put(disk("web-data").volume("x").owned_by("web").raw())
+    await w.go()
+    await w.go()
+    before = w.standing(WEB)
+    assert before[0] == "True"
+    w.edit(disks=[{"name": "data", "template": {**template, "size": "1000Mi"}}])
+    await w.go()
+    assert w.standing(WEB) == ("False", "False", "True", "CannotShrink")
+    stalled = next(c for c in w.status(WEB)["conditions"] if c["type"] == "Stalled")
+    assert all(word in stalled["message"] for word in ("drive data", "web-data", "1Gi", "template.size", "1000Mi"))
+    assert w.status(WEB)["phase"] == "Stopped"
+    w.edit(disks=[{"name": "data", "template": template}])
+    await w.go()
+    assert w.standing(WEB) == before

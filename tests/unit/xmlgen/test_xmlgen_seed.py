@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycdlib.pycdlib import PyCdlib
 
-from xmlgen.seed import SeedInput, seed_digest, seed_iso
+from xmlgen.seed import SeedInput, decoded, seed_digest, seed_iso
 
 SEED = SeedInput("uid-1", "web", "#cloud-config\nhostname: ä\n", "version: 2\n")
 
@@ -40,6 +41,14 @@ def test_a_guest_finds_what_was_put_in() -> None:
     assert joliet["user-data"] == SEED.user_data.encode()
     assert joliet["network-config"] == SEED.network_data.encode()
     assert yaml.safe_load(joliet["meta-data"]) == {"instance-id": "uid-1", "local-hostname": "web"}
+
+
+@pytest.mark.parametrize("document", [bytes(range(256)), b"\x1f\x8b\x08\0\xff", "ä\u2028]]>\0".encode()])
+def test_any_bytes_come_out_as_they_went_in(document: bytes) -> None:
+    seed = SeedInput("uid-1", "web", decoded(document), None)
+    _, files, _ = read(seed_iso(seed))
+    assert files["user-data"] == document
+    assert seed_digest(seed) != seed_digest(SeedInput("uid-1", "web", document.decode(errors="replace") + "?", None))
 
 
 def test_what_is_not_said_is_left_to_the_guest() -> None:
