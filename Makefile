@@ -17,11 +17,11 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-down check format test bench generate clean \
+.PHONY: help setup demo demo-down check format test faults faults-long bench generate clean \
 	packages check-format check-lint check-types check-contracts check-generated check-units
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV) ## Install what is missing: Debian packages (root or sudo), uv, the Python environment
 	@echo "setup: ready"
@@ -43,6 +43,12 @@ format: $(VENV) ## Format the code and repair what the linter can repair
 
 test: setup ## Unit and integration tests in a lab of their own (ARGS="-k word" selects, KEEP_LAB=1 keeps the lab)
 	@sh tools/test.sh $(ARGS)
+
+faults: $(VENV) ## Kill the controller at every call it makes, and more that can go wrong (FAULTS_SEEDS=50, at most 45 min)
+	@$(BIN)/pytest tests/faults $(ARGS)
+
+faults-long: $(VENV) ## The same with 1000 seeds and without a bound in time
+	@FAULTS_SEEDS=1000 FAULTS_SECONDS=1000000 $(BIN)/pytest tests/faults $(ARGS)
 
 bench: setup ## Measure in a lab of its own: speed and cost of VMs beside libvirt alone (ARGS="documents" selects)
 	@sh tools/bench.sh $(ARGS)

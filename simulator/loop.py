@@ -87,13 +87,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run nothing of it, ever again."""
         scope.dead = True
         scope.parked.clear()
-        for task in list(scope.tasks):
-            # Python would close what is left one day; doing it now keeps that day's warnings away. What a `finally`
-            # does here stays in the dead controller's memory: the doors to the world are closed by `dead`.
-            coroutine = task.get_coro()
-            if coroutine is not None and not task.done():
-                with contextlib.suppress(BaseException):
-                    coroutine.close()
+        # Python would close what is left one day; doing it now keeps that day's warnings away. What a `finally` does
+        # here stays in the dead controller's memory: the doors to the world are closed by `dead`.
+        with _unheard():
+            for task in list(scope.tasks):
+                coroutine = task.get_coro()
+                if coroutine is not None and not task.done():
+                    with contextlib.suppress(BaseException):
+                        coroutine.close()
 
     def _run_once(self) -> None:
         if not self._ready:
@@ -147,6 +148,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         with _unheard(), contextlib.suppress(Deadlock):
             _cancel_all(loop)
         loop.close()
+        with _unheard():
+            gc.collect()
 
 
 @contextlib.contextmanager
@@ -156,7 +159,6 @@ def _unheard() -> Iterator[None]:
     sys.unraisablehook = lambda _: None
     try:
         yield
-        gc.collect()
     finally:
         sys.unraisablehook = before
 

@@ -241,10 +241,17 @@ class Campaign:
             self.failures.append(outcome)
 
 
-def find(flow: Flow, seed: int, campaign: Campaign, *, deadline: float, every_death: bool) -> None:
-    """Run a flow under one seed, with a kill at each of its points, and add what came of it."""
+def find(
+    flow: Flow, seed: int, campaign: Campaign, *, deadline: float, every_death: bool, one_is_enough: bool = False
+) -> None:
+    """Run a flow under one seed, with a kill at each of its points, and add what came of it.
+
+    `one_is_enough`: nobody is killed any more once something went wrong.
+    """
 
     def deaths(point: Point, call: Call) -> tuple[Death, ...]:
+        if one_is_enough and any(outcome.problems for outcome in gate.outcomes):
+            return ()
         ways = [Death.BEFORE]
         if call.acts:
             ways.append(Death.AFTER)

@@ -13,7 +13,7 @@ from engine.transport import Transport
 from reconcilers.runtime import CannotList, Runtime
 from simulator.apiserver import ApiServer
 from simulator.channel import ApiChannel, Faults, WatchStream
-from simulator.doors import Gate, OpenGate
+from simulator.doors import Doorway, Gate, OpenGate
 from simulator.hosts import DelayNext, HostsDoor
 from simulator.loop import Scope, VirtualLoop
 
@@ -43,9 +43,9 @@ class ControllerProcess:
         self.failure: BaseException | None = None
         self._server, self._faults, self._rng = server, faults, rng
         self._directory = directory
-        gate = gate if gate is not None else OpenGate()
-        self.hosts = HostsDoor(directory, self.scope, gate, delay_next)
-        self._client = KubeClient(Transport(ApiChannel(server, faults, self.scope, gate, rng)))
+        self.gate = Doorway(gate if gate is not None else OpenGate())
+        self.hosts = HostsDoor(directory, self.scope, self.gate, delay_next)
+        self._client = KubeClient(Transport(ApiChannel(server, faults, self.scope, self.gate, rng)))
         self.runtime: Runtime | None = None
         self.watch: WatchStream | None = None
         self._settings = {"clock": clock, "installation": installation, "rng": rng}

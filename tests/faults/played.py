@@ -21,7 +21,7 @@ def problems_of(story: Story, seed: int) -> list[str]:
         try:
             await story(scene)
             await scene.settled()
-        except NotSettled as error:
+        except (NotSettled, AssertionError) as error:
             return [str(error), *oracle.judge(scene)]
         finally:
             scene.end()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 
 from drivers.simulated.faults import LoseReply, Rule
 from simulator import manifests
-from simulator.doors import Call, Door, Send
+from simulator.doors import Call, Send
 from simulator.manifests import disk, drive, drive_of, vm
 from simulator.scene import HOSTS, Scene
 
@@ -119,7 +120,12 @@ async def api_set_back_while_running(scene: Scene) -> None:
 
 async def recreated(scene: Scene) -> None:
     """Every object is made anew from Git, with a new uid: nothing is destroyed, nothing is blank."""
-    await three_vms(scene)
+    scene.apply(
+        disk("data", "1Gi", format="raw"),
+        vm("web", drive("root"), drive_of("data", "data")),
+        vm("db", drive("root")),
+    )
+    await scene.settled(quiet=20.0)
     before = running(scene)
     files = dict(scene.volumes)
     scene.controller.kill()
@@ -134,14 +140,13 @@ class FreezeOnce:
     """Stops the controller between its check and its call, for a while, with another one beside it."""
 
     def __init__(self, scene: Scene, verb: str, seconds: float) -> None:
-        """`verb`: the call to a host that is held up."""
+        """`verb`: the call that is held up, or a field that it writes."""
         self.scene, self.verb, self.seconds = scene, verb, seconds
-        self.armed = False
         self.done = False
 
     async def enter(self, call: Call, send: Send) -> None:
         """See doors.Gate."""
-        if self.armed and not self.done and call.door is Door.HOST and call.verb == self.verb:
+        if not self.done and call.acts and self.verb in call.verb:
             self.done = True
             process = self.scene.processes[0]
             process.freeze()
@@ -149,6 +154,50 @@ class FreezeOnce:
             asyncio.get_running_loop().call_later(self.seconds, process.thaw, context=Context())
             await asyncio.sleep(0)
         send(0.0, _nothing)
+
+
+def stopped_before(verb: str) -> Callable[[Scene], Awaitable[None]]:
+    """The controller stands still for 20 s between its check and that call, with another one beside it."""
+
+    async def story(scene: Scene) -> None:
+        gate = FreezeOnce(scene, verb, 20.0)
+        scene.controller.gate.inner = gate
+        await three_vms(scene)
+        if not gate.done:
+            raise AssertionError(f"no call of {verb} was made")
+
+    story.__name__ = f"stopped_before_{verb}"
+    return story
+
+
+async def host_cut_off_while_starting(scene: Scene) -> None:
+    """A host is cut off the moment a VM has started on it: neither the answer nor the event comes through."""
+    scene.apply(vm("web", drive("root")))
+    while not running(scene):
+        await asyncio.sleep(0.0005)
+    cut = [machine for machine in scene.world.machines.values() if machine.processes()]
+    for machine in cut:
+        machine.partition()
+    await asyncio.sleep(90.0)
+    for machine in cut:
+        machine.heal()
+    await asyncio.sleep(30.0)
+    await scene.settled()
+
+
+async def volume_gone(scene: Scene) -> None:
+    """A volume vanishes while its VM is off; somebody brings it back after a while."""
+    scene.apply(vm("web", drive("root"), policy="Halted"))
+    await scene.settled(quiet=20.0)
+    name, file = next((name, file) for name, file in scene.shared.files.items() if name.endswith(".qcow2"))
+    del scene.shared.files[name]
+    scene.edit("VirtualMachine", "web", {"runPolicy": "Always"})
+    await asyncio.sleep(700.0)
+    if name in scene.shared.files:
+        raise AssertionError("a blank volume was made in the place of one that is gone")
+    scene.shared.files[name] = file
+    await asyncio.sleep(700.0)
+    await scene.settled()
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from simulator.campaign import described, spread
 from simulator.flows import FLOWS
 
 SEED = 2026
-SECONDS = 12.0
+SECONDS = 8.0
 """Real time for one flow; the points that are left out on a slow machine are for `make faults`."""
 
 

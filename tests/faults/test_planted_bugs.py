@@ -1,0 +1,164 @@
+"""The bed can fail: each of these bugs, planted into the product, turns a campaign or a story red."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconcilers import virtual_machine
+from reconcilers.disk import provision, record, removal
+from reconcilers.holding import let_go
+from reconcilers.ownership import MayStart
+from simulator.flows import FLOWS
+from simulator.points import Campaign, find
+from tests.faults import stories
+from tests.faults.played import Story, problems_of
+
+# The packages have functions of the same names, which hide these modules from an import.
+start = importlib.import_module("reconcilers.virtual_machine.start")
+decide = importlib.import_module("reconcilers.disk.decide")
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+SEEDS = range(6)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Nobody reads the log of a campaign."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def candidates_written_after_the_send(patch: pytest.MonkeyPatch) -> None:
+    write_down, create = start._write_down, start._create
+    held: dict[str, Any] = {}
+
+    async def later(ctx: Any, vm: Any, needs: Any, plan: Any, decision: Any, files: Any, epoch: int, only: Any) -> Any:
+        held[vm.metadata.uid] = (ctx, vm, needs, plan, decision, files, epoch, only)
+        place = start.Placement(host=decision.host, epoch=epoch + 1, since=ctx.clock.now(), candidates=[decision.host])
+        status = vm.status.model_copy(update={"placement": place, "uuid": vm.metadata.uid})
+        return vm.model_copy(update={"status": status})
+
+    async def first(ctx: Any, vm: Any, *rest: Any) -> Any:
+        outcome = await create(ctx, vm, *rest)
+        await write_down(*held.pop(vm.metadata.uid))
+        return outcome
+
+    patch.setattr(start, "_write_down", later)
+    patch.setattr(start, "_create", first)
+
+
+def record_written_before_the_volume_is_whole(patch: pytest.MonkeyPatch) -> None:
+    import_ = provision._import
+
+    async def early(job: Any, **known: Any) -> None:
+        await record.write(known["host"], known["pool"], known["seen"].mine)
+        await import_(job, **known)
+
+    patch.setattr(provision, "_import", early)
+
+
+def absence_from_a_stale_list_counts_as_gone(patch: pytest.MonkeyPatch) -> None:
+    fact, ownership = virtual_machine._fact, virtual_machine.ownership
+
+    def believed(*given: Any) -> Any:
+        owned = ownership(*given)
+        return replace(owned, answer=MayStart(None, None)) if isinstance(owned.answer, MayStart) else owned
+
+    patch.setattr(virtual_machine, "_fact", lambda *given: replace(fact(*given), fresh=True))
+    patch.setattr(virtual_machine, "ownership", believed)
+
+
+def a_deletion_forgets_the_record(patch: pytest.MonkeyPatch) -> None:
+    discard = provision.discard
+
+    async def forgetful(disk: Any, host: Any, *rest: Any) -> Any:
+        class Forgetful:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(host, name)
+
+            async def delete_volume(self, pool: str, name: str) -> None:
+                if not name.endswith(".json"):
+                    await host.delete_volume(pool, name)
+
+        return await discard(disk, Forgetful(), *rest)
+
+    patch.setattr(provision, "discard", forgetful)
+
+
+def a_finalizer_goes_before_the_volume(patch: pytest.MonkeyPatch) -> None:
+    discard = removal._discard
+
+    async def late(ctx: Any, disk: Any, *rest: Any) -> Any:
+        await let_go(ctx, disk)
+        return await discard(ctx, disk, *rest)
+
+    patch.setattr(removal, "_discard", late)
+
+
+def a_missing_volume_is_made_again(patch: pytest.MonkeyPatch) -> None:
+    creating = decide.progressing("Creating", "", 120.0)
+    patch.setattr(decide, "_missing", lambda _: decide.Plan(decide.Step.CREATE, creating, decide.DiskPhase.CREATING))
+
+
+def a_blank_volume_in_the_way_is_replaced(patch: pytest.MonkeyPatch) -> None:
+    create = provision.create_blank
+
+    async def by_force(disk: Any, host: Any, pool: str, seen: Any) -> None:
+        # Found by the simulator: a controller that was stopped before its call deleted the disk of a running VM.
+        await host.delete_volume(pool, disk.status.volume.name)
+        await create(disk, host, pool, seen)
+
+    patch.setattr(provision, "create_blank", by_force)
+
+
+def another_host_is_tried_when_no_answer_comes(patch: pytest.MonkeyPatch) -> None:
+    create = start._create
+
+    async def impatient(ctx: Any, vm: Any, *rest: Any) -> Any:
+        outcome = await create(ctx, vm, *rest)
+        if outcome.verdict is not None and outcome.verdict.reason == "Starting":
+            place = vm.status.placement.model_copy(update={"host": None, "candidates": []})
+            await ctx.compare_and_set(vm, {"placement": place, "uuid": vm.status.uuid})
+        return outcome
+
+    patch.setattr(start, "_create", impatient)
+    patch.setattr(virtual_machine, "_candidates", lambda *_: frozenset())
+
+
+BY_CAMPAIGN: tuple[tuple[Patch, str], ...] = (
+    (candidates_written_after_the_send, "start"),
+    (record_written_before_the_volume_is_whole, "import"),
+    (a_deletion_forgets_the_record, "delete"),
+    (a_finalizer_goes_before_the_volume, "delete"),
+)
+BY_STORY: tuple[tuple[Patch, Story], ...] = (
+    (absence_from_a_stale_list_counts_as_gone, stories.host_cut_off_while_starting),
+    (a_missing_volume_is_made_again, stories.volume_gone),
+    (a_blank_volume_in_the_way_is_replaced, stories.stopped_before("create_volume")),
+    (another_host_is_tried_when_no_answer_comes, stories.host_cut_off_while_starting),
+)
+
+
+@pytest.mark.parametrize(("bug", "flow"), BY_CAMPAIGN, ids=lambda given: getattr(given, "__name__", given))
+def test_a_campaign_finds(bug: Patch, flow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    campaign = Campaign(flow)
+    for seed in SEEDS:
+        find(FLOWS[flow], seed, campaign, deadline=time.monotonic() + 600, every_death=True, one_is_enough=True)
+        if campaign.failures:
+            return
+    pytest.fail(f"{campaign.killed} kills, and nothing was found")
+
+
+@pytest.mark.parametrize(("bug", "story"), BY_STORY, ids=lambda given: getattr(given, "__name__", given))
+def test_a_story_finds(bug: Patch, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    assert any(problems_of(story, seed) for seed in SEEDS), "nothing was found"
