@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -25,8 +26,20 @@ _PORTS = {Transport.TLS: 16514, Transport.TCP: 16509, Transport.SSH: 22}
 
 # They name programs and files of this machine, or switch a check off: the driver alone decides on those.
 _RESERVED = frozenset(
-    {"command", "keyfile", "known_hosts", "known_hosts_verify", "netcat", "no_tty", "no_verify", "pkipath", "sshauth"}
+    {
+        "authfile",
+        "command",
+        "keyfile",
+        "known_hosts",
+        "known_hosts_verify",
+        "netcat",
+        "no_tty",
+        "no_verify",
+        "pkipath",
+        "sshauth",
+    }
 )
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ class Address:
 
 def parse(uri: str) -> Address:
     """Take a URI apart. Raises ConnectFailed(BadURI) with what to change."""
+    if re.search(r"[^!-~]", uri):
+        raise _bad(uri, "it holds a space, a control character or a letter beyond ASCII")
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -57,15 +72,22 @@ def parse(uri: str) -> Address:
         transport = Transport(transport_name or ("tls" if parts.hostname else "unix"))
     except ValueError as error:
         raise _bad(uri, f"the transport {transport_name} is not one of tls, ssh, tcp, unix") from error
-    parameters = dict(parse_qsl(parts.query))
+    # As libvirt reads them: the names in any case, parted by & or ;, with or without a value.
+    parameters = {
+        name.lower(): value for name, value in parse_qsl(parts.query.replace(";", "&"), keep_blank_values=True)
+    }
     if reserved := sorted(_RESERVED & parameters.keys()):
         raise _bad(uri, f"{', '.join(reserved)} cannot be set: keys and checks come from the credentials Secret")
     if parts.password is not None:
         raise _bad(uri, "a password belongs into the credentials Secret")
+    if (parts.username or "").startswith("-"):
+        raise _bad(uri, "a user's name does not begin with '-'")
     if transport is Transport.UNIX:
         return Address(transport, uri, "", None, parameters.get("socket"))
     if not parts.hostname:
         raise _bad(uri, "it names no host")
+    if not _HOST.fullmatch(parts.hostname):
+        raise _bad(uri, f"{parts.hostname} is neither the name of a host nor an address")
     return Address(transport, uri, parts.hostname, port or _PORTS[transport], parameters.get("socket"))
 
 

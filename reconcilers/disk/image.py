@@ -134,6 +134,8 @@ def _qcow2(head: bytes) -> ImageInfo:
         raise BadImage("EncryptedImage", "the image is encrypted: decrypt it with `qemu-img convert` first")
     if snapshots:
         raise BadImage("InternalSnapshots", "the image has internal snapshots: delete them with `qemu-img snapshot -d`")
+    if size % _SECTOR:
+        raise BadImage("DamagedImage", f"a qcow2 image cannot hold {size} bytes, which are no whole sectors")
     if size == 0:
         raise BadImage("EmptyImage", "the image has no size")
     header_length = 72

@@ -169,6 +169,8 @@ def file_problem(disk: Disk, domain: StorageDomain) -> Verdict | None:
     if named is None or source is None:
         return None
     path = PurePosixPath(named.path)
+    if ".." in path.parts:
+        return stalled("PathOutside", f"{named.path} has '..' in it: name the file itself")
     if path.is_absolute() and str(path.parent) != domain.spec.directory.path:
         where = f"the directory {domain.spec.directory.path} of StorageDomain {domain.metadata.name}"
         message = f"{named.path} does not lie in {where}"

@@ -46,6 +46,14 @@ def test_a_uri_is_taken_apart(uri: str, expected: tuple[Transport, str, int | No
         "qemu+ssh://kvm1/system?keyfile=/etc/shadow",
         "qemu+tls://kvm1/system?no_verify=1",
         "qemu+tls://kvm1/system?pkipath=/",
+        "qemu+tls://kvm1/system?NO_VERIFY=1",
+        "qemu+tls://kvm1/system?x=1;no_verify=1",
+        "qemu+ssh://kvm1/system?command",
+        "qemu+tcp://kvm1/system?authfile=/etc/passwd",
+        "qemu+tls://kvm1/sys\ntem",
+        "qemu+ssh://-oProxyCommand=id/system",
+        "qemu+ssh://-l@kvm1/system",
+        "qemu+tls://..",
     ],
 )
 def test_a_uri_that_cannot_be_used_is_refused(uri: str) -> None:

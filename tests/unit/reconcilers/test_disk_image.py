@@ -243,3 +243,12 @@ def test_no_damage_lets_a_reference_to_another_file_through(images, changes):
     assert version == 3
     assert struct.unpack_from(">Q", data, 72)[0] & 0b111 == 0
     assert struct.unpack_from(">I", data, 100)[0] >= 104
+
+
+def test_a_qcow2_that_ends_within_a_sector_is_damaged(images):
+    """QEMU would count whole sectors only, and see another size than was compared with the declared one."""
+    head = bytearray((images / "plain").read_bytes())
+    struct.pack_into(">Q", head, 24, 1000)
+    with pytest.raises(BadImage) as caught:
+        inspect(bytes(head[:HEADER_BYTES]), len(head))
+    assert caught.value.reason == "DamagedImage"

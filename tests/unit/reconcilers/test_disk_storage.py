@@ -142,6 +142,8 @@ def image(path: str) -> dict[str, Any]:
         (existing(f"{PATH}/sub/a"), "PathOutside"),
         (existing("sub/a"), "PathOutside"),
         (image("/srv/a"), "PathOutside"),
+        (existing(".."), "PathOutside"),
+        (image(f"{PATH}/.."), "PathOutside"),
         (existing(MARKER), "OwnedByOther"),
         (existing(record_name(NAME)), "OwnedByOther"),
         (image(NAME), "OwnedByOther"),
