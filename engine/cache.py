@@ -2,8 +2,9 @@
 
 Two writers feed it: the watch (`upsert`, `delete`), and our own writes, whose answers go in at once so that the next
 reconcile reads its own write. Both can be late, so an older `resourceVersion` never replaces a newer one, and a `uid`
-once deleted never comes back. A list (`replace`) repairs what a watch lost; only a list older than what was seen
-before it was asked for (the API's store was put back) is believed against these rules.
+once deleted never comes back. A list (`replace`) repairs what a watch lost; only a list of a store that went back in
+time is believed against these rules: one older than what was seen before it was asked for, or one that is newer than
+an object we hold and has it older (the store went back and has overtaken us since).
 
 Objects are kept as compact JSON, without what nobody here reads (managedFields, kubectl's copy of the manifest):
 a few KB each, against ten times that as dicts. Whatever is handed out is decoded for the caller: a private copy, and
@@ -64,12 +65,24 @@ class _Kind:
     synced: bool = False
 
 
+@dataclass(slots=True)
+class Difference:
+    """What a complete list says about the cache."""
+
+    vanished: set[Key]
+    """Keys that are here and no longer there."""
+    outdated: set[Key]
+    """Keys whose object here is older than there, or missing."""
+    rewound: bool = False
+    """The list is newer than something it does not know: the store went back in time, and has gone on since."""
+
+
 class Cache:
     """Objects by key. One event loop only; nothing in it waits."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
-        self._buried: OrderedDict[str, None] = OrderedDict()
+        self._buried: OrderedDict[str, int | None] = OrderedDict()
         self._listeners: list[Listener] = []
 
     # -- writing
@@ -88,12 +101,15 @@ class Cache:
             return False
         return self._store(kind, key, held, entry)
 
-    def delete(self, key: Key, uid: str | None = None) -> bool:
-        """The object is gone; True when it was here. With `uid`, another object of that name stays."""
+    def delete(self, key: Key, uid: str | None = None, version: str | None = None) -> bool:
+        """The object is gone; True when it was here. With `uid`, another object of that name stays.
+
+        `version`: the resourceVersion of the deletion, where it is known.
+        """
         kind = self._kind(key.kind)
         held = kind.entries.get(key)
         if uid is not None:
-            self._bury(uid)
+            self._bury(uid, int(version) if version is not None else None)
         if held is None or (uid is not None and uid != held.uid):
             return False
         self._remove(kind, key, held)
@@ -111,15 +127,17 @@ class Cache:
         *,
         namespace: str | None = None,
         mark: int = 0,
+        rewound: bool = False,
     ) -> set[Key]:
         """Takes in a complete list of a kind (in one namespace, if named); the keys that changed or vanished.
 
         `resource_version` is the list's. What is newer than the list stays, and what was deleted since stays deleted.
-        When the list is older than `mark`, the store went back in time: then only the list counts.
+        When the list is older than `mark`, or `compare` has found it, the store went back in time: then only the list
+        counts.
         """
         state = self._kind(kind)
         version = int(resource_version)
-        if version < mark:
+        if version < mark or rewound:
             _log.warning("the API server went back in time; believing its list", extra={"kind": kind})
             return self._start_over(state, kind, objects, namespace)
         changed = set[Key]()
@@ -136,20 +154,25 @@ class Cache:
 
     def compare(
         self, kind: str, listed: Iterable[Object], resource_version: str, *, namespace: str | None = None
-    ) -> tuple[set[Key], set[Key]]:
-        """Against a complete list of metadata only: the keys that vanished, and those whose cached copy is outdated."""
-        state = self._kind(kind)
+    ) -> Difference:
+        """Against a complete list of metadata only."""
+        state, version = self._kind(kind), int(resource_version)
         seen = dict[Key, str]()
-        outdated = set[Key]()
+        difference = Difference(set(), set())
         for item in listed:
             metadata = item["metadata"]
-            key = Key(kind, metadata.get("namespace") or "", metadata["name"])
-            seen[key] = metadata["uid"]
+            key, uid, listed_version = _key(kind, metadata), metadata["uid"], int(metadata["resourceVersion"])
+            seen[key] = uid
             held = state.entries.get(key)
-            behind = held is None or held.version < int(metadata["resourceVersion"])
-            if behind and metadata["uid"] not in self._buried:
-                outdated.add(key)
-        return set(self._vanished(state, seen, int(resource_version), namespace)), outdated
+            died = self._buried.get(uid)
+            if (held is not None and listed_version < held.version <= version) or (
+                died is not None and died <= version
+            ):
+                difference.rewound = True
+            elif (held is None or held.version < listed_version) and uid not in self._buried:
+                difference.outdated.add(key)
+        difference.vanished = set(self._vanished(state, seen, version, namespace))
+        return difference
 
     # -- reading
 
@@ -231,7 +254,8 @@ class Cache:
         del kind.entries[key]
         for index in kind.indexes.values():
             index.put(key, frozenset())
-        self._bury(held.uid)
+        if held.uid not in self._buried:
+            self._bury(held.uid)
         self._tell(key, held, None)
 
     def _start_over(self, state: _Kind, kind: str, objects: Iterable[Object], namespace: str | None) -> set[Key]:
@@ -254,8 +278,8 @@ class Cache:
             if inside and key not in listed and entry.version <= version:
                 yield key
 
-    def _bury(self, uid: str) -> None:
-        self._buried[uid] = None
+    def _bury(self, uid: str, version: int | None = None) -> None:
+        self._buried[uid] = version
         self._buried.move_to_end(uid)
         # A late report of a deletion's object is seconds old; some thousand deletions later none can come any more.
         if len(self._buried) > _TOMBSTONES:
@@ -267,6 +291,10 @@ class Cache:
                 listener(key, old.decode() if old is not None else None, new.decode() if new is not None else None)
             except Exception:
                 _log.exception("a cache listener failed", extra={"changed": str(key)})
+
+
+def _key(kind: str, metadata: Object) -> Key:
+    return Key(kind, metadata.get("namespace") or "", metadata["name"])
 
 
 def _encode(obj: Object) -> _Entry:

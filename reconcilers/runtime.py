@@ -156,7 +156,8 @@ class Runtime:
     def event(self, type_: str | None, obj: dict[str, Any]) -> None:
         """Take in what a watch says: (event type, object); the type is None for objects of a list."""
         if type_ == "DELETED":
-            self.cache.delete(Key.of(obj), obj["metadata"].get("uid"))
+            metadata = obj["metadata"]
+            self.cache.delete(Key.of(obj), metadata.get("uid"), metadata.get("resourceVersion"))
         else:
             self.cache.upsert(obj)
 

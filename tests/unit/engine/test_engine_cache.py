@@ -193,9 +193,33 @@ def test_compare_names_vanished_and_outdated() -> None:
         cache.upsert(thing(name, version))
     cache.delete(Key("Thing", "ns", "dead"))
     listed = [thing("same", 1), thing("behind", 9), thing("missing", 8), thing("dead", 4)]
-    vanished, outdated = cache.compare("Thing", listed, "20")
-    assert {key.name for key in vanished} == {"gone"}
-    assert {key.name for key in outdated} == {"behind", "missing"}
+    found = cache.compare("Thing", listed, "20")
+    assert {key.name for key in found.vanished} == {"gone"}
+    assert {key.name for key in found.outdated} == {"behind", "missing"}
+    assert not found.rewound
+
+
+def test_a_store_that_went_back_and_has_overtaken_the_cache_since_is_found_out() -> None:
+    """Its list is newer than all that was seen, and knows an older state of what we hold, or what we saw deleted."""
+    for listed in (thing("edited", 10), thing("edited", 10, uid="another"), thing("deleted", 5)):
+        cache = Cache()
+        cache.upsert(thing("edited", 90, size=2))
+        cache.upsert(thing("deleted", 5))
+        cache.delete(Key("Thing", "ns", "deleted"), "uid-deleted", "95")
+        mark = cache.mark("Thing")
+        assert not cache.compare("Thing", [thing("edited", 90)], "200").rewound
+        assert cache.compare("Thing", [listed], "200").rewound
+        cache.replace("Thing", [listed], "200", mark=mark)
+        assert version_of(cache, Key.of(listed)) != listed["metadata"]["resourceVersion"], "not by itself"
+        cache.replace("Thing", [listed], "200", mark=mark, rewound=True)
+        assert version_of(cache, Key.of(listed)) == listed["metadata"]["resourceVersion"]
+
+
+def test_a_list_that_is_older_than_a_deletion_is_no_store_that_went_back() -> None:
+    cache = Cache()
+    cache.upsert(thing("a", 5))
+    cache.delete(A, "uid-a", "95")
+    assert not cache.compare("Thing", [thing("a", 5)], "94").rewound
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -226,7 +250,8 @@ class CacheMachine(RuleBasedStateMachine):
     def remove(self, name: str) -> None:
         if name in self.server:
             self.revision += 1
-            self.history.append(("DELETED", self.server.pop(name)))
+            uid = self.server.pop(name)["metadata"]["uid"]
+            self.history.append(("DELETED", thing(name, self.revision, uid=uid)))
 
     @rule(data=st.data())
     def hear(self, data: st.DataObject) -> None:
@@ -235,7 +260,7 @@ class CacheMachine(RuleBasedStateMachine):
         verb, obj = data.draw(st.sampled_from(self.history))
         key, uid = Key.of(obj), obj["metadata"]["uid"]
         if verb == "DELETED":
-            self.cache.delete(key, uid)
+            self.cache.delete(key, uid, obj["metadata"]["resourceVersion"])
             self.heard_deleted.add(uid)
         else:
             self.cache.upsert(obj)
@@ -253,6 +278,7 @@ class CacheMachine(RuleBasedStateMachine):
             return
         version, objects, mark = self.lists.pop(0)
         before = {key: self.cache.get(key) for key in self.cache.keys("Thing")}
+        assert not self.cache.compare("Thing", objects, str(version)).rewound
         changed = self.cache.replace("Thing", objects, str(version), mark=mark)
         after = {key: self.cache.get(key) for key in self.cache.keys("Thing")}
         for key in before.keys() ^ after.keys():
