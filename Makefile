@@ -17,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-down check format test faults faults-long bench generate clean \
+.PHONY: help setup demo demo-down check format test faults faults-long faults-real bench generate clean \
 	packages check-format check-lint check-types check-contracts check-generated check-units
 
 help: ## List the targets
@@ -49,6 +49,9 @@ faults: $(VENV) ## Kill the controller at every call it makes, and more that can
 
 faults-long: $(VENV) ## The same with 1000 seeds and without a bound in time
 	@FAULTS_SEEDS=1000 FAULTS_SECONDS=1000000 $(BIN)/pytest tests/faults $(ARGS)
+
+faults-real: setup ## Faults on the lab's real parts (SLICE=1/3 runs a part; what has passed for this code is not run again)
+	@sh tools/faults_real.sh $(ARGS)
 
 bench: setup ## Measure in a lab of its own: speed and cost of VMs beside libvirt alone (ARGS="documents" selects)
 	@sh tools/bench.sh $(ARGS)

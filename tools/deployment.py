@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab import Lab
@@ -73,14 +74,24 @@ class Deployment:
         process = self.lab.state.process(_NAME)
         return process if process is not None and self.lab.control.lives_here(process) else None
 
-    def start(self, *arguments: str, timeout: float = 120) -> Process:
-        """Run the operator, unless it runs, and wait until it is ready. Raises lab.errors.LabError with its log."""
+    def start(
+        self,
+        *arguments: str,
+        timeout: float = 120,
+        program: str = "operator",
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Run the operator, unless it runs, and wait until it is ready. Raises lab.errors.LabError with its log.
+
+        `program`: what Python runs, from the project's root, in the place of `operator`.
+        """
         running = self.process()
         if running is not None:
             return running
-        command = ["env", "-C", str(ROOT), sys.executable, "operator", "--kubeconfig", str(self.kubeconfig)]
+        command = ["env", "-C", str(ROOT), sys.executable, program, "--kubeconfig", str(self.kubeconfig)]
         command += ["--http-address", "127.0.0.1", "--http-port", str(self.port), "--log-format", "text", *arguments]
-        process = spawn(self.lab.state, _NAME, command, inside=self.lab.control.process.pid)
+        inside = self.lab.control.process.pid
+        process = spawn(self.lab.state, _NAME, command, inside=inside, environment=environment)
         self.lab.forward(self.port)
         wait_until("the operator", self.ready, timeout, process=process, log=self.log)
         return process

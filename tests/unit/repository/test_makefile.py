@@ -32,7 +32,7 @@ def test_a_python_that_is_too_old_is_refused() -> None:
     assert "Python 3.11 to 3.14 is needed" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["tools/test.sh", "tools/bench.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["tools/test.sh", "tools/bench.sh", "tools/faults_real.sh", ".ci/run"])
 def test_the_scripts_are_executable_shell(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111
