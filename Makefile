@@ -48,7 +48,7 @@ faults: $(VENV) ## Kill the controller at every call it makes, and more that can
 	@$(BIN)/pytest tests/faults $(ARGS)
 
 faults-long: $(VENV) ## The same with 1000 seeds and without a bound in time
-	@FAULTS_SEEDS=1000 FAULTS_SECONDS=1000000 $(BIN)/pytest tests/faults $(ARGS)
+	@FAULTS_SEEDS=1000 FAULTS_SECONDS=1000000 FUZZ_EXAMPLES=100 $(BIN)/pytest tests/faults $(ARGS)
 
 faults-real: setup ## Faults on the lab's real parts (SLICE=1/3 runs a part; what has passed for this code is not run again)
 	@sh tools/faults_real.sh $(ARGS)
