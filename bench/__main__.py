@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import documents, figures, fleet
+from bench import documents, figures, fleet, simulated
 
-BENCHMARKS: dict[str, Callable[[], list[figures.Figure]]] = {"documents": documents.run, "fleet": fleet.run}
+BENCHMARKS: dict[str, Callable[[], list[figures.Figure]]] = {
+    "documents": documents.run,
+    "fleet": fleet.run,
+    "simulated": simulated.run,
+}
 
 
 def main() -> int:

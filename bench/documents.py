@@ -16,6 +16,7 @@ SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 ROUNDS = 5
 DOCUMENTS = 200
 
+DRIVES = ("root", "data")
 _BASELINE = PoolBaseline.model_validate(
     {
         "architecture": "x86_64",
@@ -30,22 +31,30 @@ _SPEC = VirtualMachineSpec.model_validate(
         "pool": "default",
         "cpu": {"cores": 2},
         "memory": {"size": "2Gi"},
-        "disks": [{"name": name, "diskRef": {"name": name}} for name in ("root", "data")],
+        "disks": [{"name": name, "diskRef": {"name": name}} for name in DRIVES],
         "nics": [{"name": "lan", "network": "lan"}],
     }
 )
-_HOST = HostPlaceholders("kvm")
+HOST = HostPlaceholders("kvm")
 
 
-def _input(number: int) -> DomainInput:
+def image(number: int, drive: str) -> str:
+    """File name of a drive of `usual(number)`, in /srv/shared."""
+    return f"default.web-{number}-{drive}-0a1b2c3d.qcow2"
+
+
+def usual(number: int) -> DomainInput:
+    """A usual VM."""
     name = f"web-{number}"
-    image = Image(f"/srv/shared/default.{name}-0a1b2c3d.qcow2", "qcow2")
     return DomainInput(
         identity=Identity("bench", "default", name, f"00000000-0000-4000-8000-{number:012}", 1),
         uuid=f"00000000-0000-4000-9000-{number:012}",
         spec=_SPEC,
         baseline=_BASELINE,
-        drives=tuple(Drive.of(drive, _SPEC.guest_os, image) for drive in _SPEC.disks),
+        drives=tuple(
+            Drive.of(drive, _SPEC.guest_os, Image(f"/srv/shared/{image(number, drive.name)}", "qcow2"))
+            for drive in _SPEC.disks
+        ),
         nics=tuple(Nic.of(nic, nic.network) for nic in _SPEC.nics),
         seed=None,
         nvram=None,
@@ -56,11 +65,11 @@ def _input(number: int) -> DomainInput:
 def run() -> list[Figure]:
     """Milliseconds a document of a usual VM (two disks, one network card); the schema is compiled beforehand."""
     schema = etree.RelaxNG(etree.parse(SCHEMA))
-    inputs = [_input(number) for number in range(DOCUMENTS)]
+    inputs = [usual(number) for number in range(DOCUMENTS)]
     making, both = [], []
     for _ in range(ROUNDS):
         begun = time.process_time()
-        texts = [render(generate(source), _HOST) for source in inputs]
+        texts = [render(generate(source), HOST) for source in inputs]
         made = time.process_time()
         valid = all(schema.validate(etree.fromstring(text)) for text in texts)
         ended = time.process_time()

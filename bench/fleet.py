@@ -7,37 +7,27 @@ so that both meet the same machine.
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import libvirt
-from kubernetes import client, config, watch
-from urllib3.exceptions import HTTPError
 
+from bench import objects
 from bench.figures import Figure
+from bench.objects import AT_ONCE, NAMESPACE
 from lab import Lab
-from lab.controlplane.audit import Write
 from lab.hosts import Host
 from tests.integration.system.cluster import Cluster, disk, firmware_vm, pool
 from tools.deployment import Deployment
 
 VMS = 40
 ROUNDS = 3
-AT_ONCE = 16
-"""Calls at once: the operator's workers, and the loop's threads."""
 PER_HOST = 8
 CALM_SECONDS = 20.0
-NAMESPACE = "bench"
-_GROUP, _VERSION, _PLURAL = "hostler.dev", "v1alpha1", "virtualmachines"
 
 
 @dataclass
@@ -83,6 +73,7 @@ def run() -> list[Figure]:
     finally:
         deployment.start()
         cluster.delete_namespace()
+        objects.clear(lab)
         deployment.stop()
 
 
@@ -119,102 +110,34 @@ def _figures(cluster: Cluster) -> list[Figure]:
 
 def _hostler(cluster: Cluster, names: list[str]) -> Round:
     """Create all VMs, wait until they run, leave them alone for a while, delete them."""
-    done, since = Round(), _now()
+    done, since = Round(), objects.now()
     process = cluster.deployment.process()
     if process is None:
         raise RuntimeError(f"the operator does not run: see {cluster.deployment.log}")
     manifests = [_manifest(name) for name in names]
-    with _Definitions(cluster.lab.hosts) as definitions, _Phases() as phases:
-        cpu = _cpu_seconds(process.pid)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            done.applied = dict(pool.map(_create, manifests))
+    with _Definitions(cluster.lab.hosts) as definitions, objects.Phases() as phases:
+        cpu = objects.cpu_seconds(process.pid)
+        done.applied = objects.create(manifests)
         phases.wait(lambda: len(phases.running) == len(names), 300)
-        done.cpu = _cpu_seconds(process.pid) - cpu
+        done.cpu = objects.cpu_seconds(process.pid) - cpu
         done.running = dict(phases.running)
         done.defined = definitions.found(NAMESPACE)
         done.documents = {host.name: _documents(host) for host in cluster.lab.hosts}
-        done.writes["create to Running"] = _writes(cluster, since, names)
+        done.writes["create to Running"] = objects.writes(cluster.lab, since, names)
         time.sleep(3)
-        since = _now()
+        since = objects.now()
         time.sleep(CALM_SECONDS)
-        done.writes["settled"] = _writes(cluster, since, names)
-        since = _now()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(_delete, names))
+        done.writes["settled"] = objects.writes(cluster.lab, since, names)
+        since = objects.now()
+        objects.delete(names)
         phases.wait(lambda: len(phases.gone) == len(names), 300)
-    done.writes["delete"] = _writes(cluster, since, names)
+    done.writes["delete"] = objects.writes(cluster.lab, since, names)
     return done
 
 
 def _manifest(name: str) -> dict[str, Any]:
     found = firmware_vm(name, {"name": "root", "diskRef": {"name": name}}, memory={"size": "16Mi"})
     return {**found, "metadata": {"name": name, "namespace": NAMESPACE}}
-
-
-def _create(manifest: dict[str, Any]) -> tuple[str, float]:
-    """(name, when it was sent)."""
-    begun = time.monotonic()
-    _api().create_namespaced_custom_object(_GROUP, _VERSION, NAMESPACE, _PLURAL, manifest)
-    return manifest["metadata"]["name"], begun
-
-
-def _delete(name: str) -> None:
-    _api().delete_namespaced_custom_object(_GROUP, _VERSION, NAMESPACE, _PLURAL, name)
-
-
-_local = threading.local()
-
-
-def _api() -> Any:
-    """A client of this thread."""
-    if not hasattr(_local, "api"):
-        _local.api = client.CustomObjectsApi(config.new_client_from_config())
-    return _local.api
-
-
-class _Phases:
-    """When each VM was first seen Running, and gone again, by a watch."""
-
-    def __init__(self) -> None:
-        self.running: dict[str, float] = {}
-        self.gone: dict[str, float] = {}
-        self._ended = False
-        self._watch = watch.Watch()
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> _Phases:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended = True
-        self._watch.stop()
-
-    def wait(self, holds: Callable[[], bool], seconds: float) -> None:
-        """Raises RuntimeError if it does not come true in time."""
-        with self._changed:
-            if not self._changed.wait_for(holds, seconds):
-                raise RuntimeError(f"not within {seconds:g} s: {len(self.running)} run, {len(self.gone)} are gone")
-
-    def _follow(self) -> None:
-        listing = _api().list_namespaced_custom_object
-        try:
-            for event in self._watch.stream(listing, _GROUP, _VERSION, NAMESPACE, _PLURAL, timeout_seconds=900):
-                self._take(event["type"], event["object"])
-        except HTTPError:
-            # Nobody listens any more, and the server has gone.
-            if not self._ended:
-                raise
-
-    def _take(self, type_: str, vm: dict[str, Any]) -> None:
-        name, phase, now = vm["metadata"]["name"], (vm.get("status") or {}).get("phase"), time.monotonic()
-        with self._changed:
-            if type_ == "DELETED":
-                self.gone.setdefault(name, now)
-            elif phase == "Running":
-                self.running.setdefault(name, now)
-            self._changed.notify_all()
 
 
 class _Definitions:
@@ -261,27 +184,6 @@ def _documents(host: Host) -> list[str]:
         return [domain.XMLDesc(flags) for domain in found]
     finally:
         connection.close()
-
-
-def _writes(cluster: Cluster, since: datetime.datetime, names: list[str]) -> float:
-    """The controller's writes of the VMs' objects, per VM; Leases and Events are none."""
-    time.sleep(1.0)  # the audit log is written in batches
-    found = [write for write in cluster.lab.writes(since) if _counts(write)]
-    return Counter(write.name in names for write in found)[True] / len(names)
-
-
-def _counts(write: Write) -> bool:
-    ours = write.user.endswith(":hostler") and write.namespace == NAMESPACE
-    return ours and write.resource.partition("/")[0].endswith(".hostler.dev")
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 # libvirt alone -------------------------------------------------------------------------------------------------------

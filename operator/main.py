@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from operator_http import Health, serve
@@ -15,6 +16,7 @@ from operator_settings import Settings, parse
 from operator_start import StartFailed, connect, installation_id, load
 from operator_watch import Watch
 
+from drivers.hypervisor import HostDirectory
 from drivers.libvirt.directory import LibvirtDirectory
 from engine import errors, logs, metrics
 from engine.clock import SystemClock
@@ -27,13 +29,13 @@ log = logging.getLogger("operator")
 class Operator:
     """The running process: a controller, its watches, its probes, and the signals that end it."""
 
-    def __init__(self, settings: Settings, client: KubeClient, installation: str) -> None:
+    def __init__(self, settings: Settings, client: KubeClient, installation: str, hosts: HostDirectory) -> None:
         """Build everything; nothing runs yet."""
         self.settings = settings
         self._loop = asyncio.get_running_loop()
         self.runtime = Runtime(
             client,
-            LibvirtDirectory(self._loop, observe=metrics.observe_driver_call),
+            hosts,
             clock=SystemClock(),
             installation=installation,
             namespace=settings.namespace,
@@ -121,12 +123,17 @@ class Operator:
             self.stopping.set()
 
 
-async def run(settings: Settings) -> int:
-    """Connect, build, run. Returns the exit code."""
+def libvirt_hosts() -> HostDirectory:
+    """Hosts behind libvirt, with every call measured."""
+    return LibvirtDirectory(asyncio.get_running_loop(), observe=metrics.observe_driver_call)
+
+
+async def run(settings: Settings, hosts: Callable[[], HostDirectory] = libvirt_hosts) -> int:
+    """Connect, build, run. Returns the exit code. `hosts`: how hosts are reached, called once in the event loop."""
     client = await connect(settings)
     try:
         installation = await installation_id(client, settings.namespace)
-        return await Operator(settings, client, installation).run()
+        return await Operator(settings, client, installation, hosts()).run()
     finally:
         await client.close()
 

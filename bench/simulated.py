@@ -1,0 +1,165 @@
+"""A large fleet: what a VM costs the controller when there are thousands, and how fast it starts over them.
+
+The operator is the real one on a real API server, in a process of its own; its hosts are simulated ones that take as
+long for each call as real ones were measured to. Runs inside a lab (`make bench` sees to it).
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench import objects
+from bench.figures import Figure
+from bench.objects import NAMESPACE
+from lab import Lab
+from tests.integration.system.cluster import Cluster, firmware_vm, host, network, pool, storage
+from tools.deployment import ROOT, Deployment
+
+FLEETS = ((200, 5), (2000, 50))
+"""VMs, hosts."""
+CALM_SECONDS = 10.0
+_RECONCILES = re.compile(r'^hostler_reconciles_total\{kind="VirtualMachine",.*\} (\S+)$', re.MULTILINE)
+
+
+@dataclass
+class Fleet:
+    """What one fleet showed."""
+
+    vms: int
+    cpu: float = 0.0
+    """Seconds of the process, from the first apply until all VMs were Running and nothing was left to do."""
+    idle: int = 0
+    settled: int = 0
+    """Bytes of the process with all hosts and no VM, and with all VMs settled."""
+    world: int = 0
+    """Bytes that so many simulated domains take by themselves."""
+    restart: float = 0.0
+    """Seconds until every VM was looked at again."""
+    restart_writes: float = 0.0
+
+    @property
+    def bytes_per_vm(self) -> float:
+        """What the controller needs for a VM and its disk."""
+        return (self.settled - self.idle - self.world) / self.vms
+
+
+def run() -> list[Figure]:
+    """All figures. Raises RuntimeError outside a lab."""
+    lab = Lab()
+    if not lab.control.is_inside():
+        raise RuntimeError("this benchmark runs inside a lab: `make bench`")
+    deployment = Deployment(lab)
+    deployment.install()
+    deployment.stop()
+    small, large = (_measure(Cluster(deployment, NAMESPACE), *fleet) for fleet in FLEETS)
+    per_vm = [fleet.cpu / fleet.vms * 1000 for fleet in (small, large)]
+    return [
+        Figure(f"controller CPU per VM with its disk, of {small.vms}", "ms", (per_vm[0],)),
+        Figure(f"controller CPU per VM with its disk, of {large.vms}", "ms", (per_vm[1],)),
+        Figure("the one divided by the other", "ratio", (per_vm[1] / per_vm[0],), must=1.2, aim=1.05),
+        Figure(
+            f"controller memory per VM with its disk, of {large.vms}", "KiB", (large.bytes_per_vm / 1024,), 60.0, 40.0
+        ),
+        Figure(f"restart over {large.vms} settled VMs: all looked at after", "s", (large.restart,), must=10, aim=5),
+        Figure(f"restart over {large.vms} settled VMs: object writes", "writes", (large.restart_writes,), 0, 0),
+    ]
+
+
+def _measure(cluster: Cluster, vms: int, hosts: int) -> Fleet:
+    fleet, names = Fleet(vms, world=_world_bytes(vms, hosts)), [f"vm-{number:04}" for number in range(vms)]
+    cluster.apply(pool("default", placement={"overcommit": {"cpu": "2000%"}}))
+    cluster.apply(*(host(f"kvm{n}", f"qemu+tls://kvm{n}.lab/system") for n in range(1, hosts + 1)))
+    cluster.apply(network("lan"), storage("shared", "/srv/shared", "Shared"))
+    cluster.create_namespace()
+    with _operator(cluster, hosts) as process, objects.Phases() as phases:
+        cluster.wait_phase("storagedomain", "shared", "Active")
+        for number in range(1, hosts + 1):
+            cluster.wait_phase("host", f"kvm{number}", "Up")
+        fleet.idle = objects.resident_bytes(process.pid)
+        cpu = objects.cpu_seconds(process.pid)
+        objects.create(_manifests(names))
+        phases.wait(lambda: len(phases.running) == vms, 900)
+        _until_quiet(cluster.lab)
+        fleet.cpu = objects.cpu_seconds(process.pid) - cpu
+        fleet.settled = objects.resident_bytes(process.pid)
+        since, begun = objects.now(), time.monotonic()
+        before = _looks(cluster.deployment)
+        process.send_signal(signal.SIGTERM)
+        _wait("every VM is looked at", lambda: _looks(cluster.deployment) >= before + vms, 120)
+        fleet.restart = time.monotonic() - begun
+        time.sleep(CALM_SECONDS)
+        fleet.restart_writes = objects.writes(cluster.lab, since, names) * vms
+        objects.delete(names)
+        phases.wait(lambda: len(phases.gone) == vms, 900)
+        cluster.delete_namespace()
+        objects.clear(cluster.lab)
+    return fleet
+
+
+def _manifests(names: list[str]) -> Iterator[dict[str, object]]:
+    for name in names:
+        yield {**firmware_vm(name), "metadata": {"name": name, "namespace": NAMESPACE}}
+
+
+@contextmanager
+def _operator(cluster: Cluster, hosts: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The operator's process over so many simulated hosts; ends it at last."""
+    deployment = cluster.deployment
+    command = [sys.executable, "-m", "bench.simulated_operator", str(hosts), "--kubeconfig", str(deployment.kubeconfig)]
+    command += ["--http-address", "127.0.0.1", "--http-port", str(deployment.port), "--log-format", "text"]
+    with deployment.log.open("ab") as log:
+        process = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        _wait("the operator is ready", deployment.ready, 60)
+        yield process
+    finally:
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _world_bytes(vms: int, hosts: int) -> int:
+    """What the simulated domains take by themselves, in a process that has nothing else."""
+    sizes = []
+    for domains in (1, vms):
+        command = [sys.executable, "-m", "bench.simulated_operator", str(hosts), "--fill", str(domains)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            try:
+                if process.stdout is None or process.stdout.readline() != b"full\n":
+                    raise RuntimeError("the simulated hosts could not be filled")
+                sizes.append(objects.resident_bytes(process.pid))
+            finally:
+                process.kill()
+    return sizes[1] - sizes[0]
+
+
+def _looks(deployment: Deployment) -> float:
+    """How often VMs were looked at so far; 0 while the operator is away."""
+    try:
+        return sum(float(value) for value in _RECONCILES.findall(deployment.metrics()))
+    except OSError:
+        return 0.0
+
+
+def _until_quiet(lab: Lab) -> None:
+    """Wait until the API server has seen no write of our objects for a while."""
+    while True:
+        since = objects.now()
+        time.sleep(CALM_SECONDS)
+        if not objects.writes_of_controller(lab, since):
+            return
+
+
+def _wait(what: str, holds: Callable[[], bool], seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > ends:
+            raise RuntimeError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.1)
