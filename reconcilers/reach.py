@@ -20,6 +20,12 @@ def reaching_host(ctx: Context, domain: StorageDomain, name: str | None = None) 
     return None
 
 
+def reaching_hosts(ctx: Context, domain: StorageDomain) -> list[Hypervisor]:
+    """All such hosts."""
+    found = (reaching_host(ctx, domain, h.name) for h in domain.status.hosts)
+    return [host for host in found if host is not None]
+
+
 def acting_host(ctx: Context, name: str) -> Hypervisor:
     """The host, to act on it. Raises NotConnected, and Refused(HostObserved) where `management` is Observe."""
     declared, host = ctx.objects.get(Host, name), ctx.host(name)

@@ -30,10 +30,11 @@ def settling(ctx: Context, obj: Resource[Any, Any], hosts: Iterable[str]) -> boo
     if now - _started.setdefault(ctx.cache, now) >= SECONDS:
         return False
     looked_at = obj.status.observed_generation == obj.metadata.generation
-    return looked_at and any(_is_unheard(ctx.view(host)) for host in hosts)
+    return looked_at and any(is_unheard(ctx.view(host)) for host in hosts)
 
 
-def _is_unheard(view: ConnectionView | None) -> bool:
+def is_unheard(view: ConnectionView | None) -> bool:
+    """Whether a host is about to be heard of: neither listed yet nor known to refuse."""
     if view is None:
         return True
     if view.state is ConnectionState.CONNECTED:

@@ -115,7 +115,7 @@ async def _keep(ctx: Context, disk: Disk) -> Standing:
     problem = None if provisioned else _guard(ctx, disk, domain)
     if problem is not None:
         return Standing(problem, DiskPhase.PENDING, again=30.0)
-    host = _host(ctx, disk, domain)
+    host = await _host(ctx, disk, domain)
     if isinstance(host, Verdict):
         if provisioned and settling(ctx, disk, [reach.name for reach in domain.status.hosts]):
             return Standing(host, disk.status.phase, again=SETTLING_AGAIN, quiet=True)
@@ -159,11 +159,11 @@ def _guard(ctx: Context, disk: Disk, domain: StorageDomain) -> Verdict | None:
     return place.file_problem(disk, domain)
 
 
-def _host(ctx: Context, disk: Disk, domain: StorageDomain) -> Hypervisor | Verdict:
+async def _host(ctx: Context, disk: Disk, domain: StorageDomain) -> Hypervisor | Verdict:
     """The host to work on: the one where the disk lies or will lie, or any that reaches a shared domain."""
     name = disk.status.volume.host if disk.status.volume is not None else None
     if name is None and domain.spec.directory.scope is StorageScope.HOST_LOCAL:
-        chosen = place.local_host(ctx, disk, domain)
+        chosen = await place.home(ctx, disk, domain) or place.local_host(ctx, disk, domain)
         if isinstance(chosen, Verdict):
             return chosen
         name = chosen

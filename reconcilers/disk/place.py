@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -15,7 +16,9 @@ from reconcilers import capacity
 from reconcilers.context import Context
 from reconcilers.disk import provision, record
 from reconcilers.objects import key_of
-from reconcilers.relations import disks_of, title
+from reconcilers.reach import reaching_hosts
+from reconcilers.relations import disks_of, hosts_of, listed, title
+from reconcilers.settling import is_unheard
 from reconcilers.standing import Verdict, progressing, stalled
 from reconcilers.virtual_machine.document import placement_request
 from reconcilers.virtual_machine.needs import disk_names, resolve
@@ -60,6 +63,23 @@ def _siblings(ctx: Context, vm: VirtualMachine) -> frozenset[str] | None:
     volumes = (disk.status.volume for disk in disks if disk is not None)
     hosts = frozenset(v.host for v in volumes if v is not None and v.host is not None)
     return hosts or None
+
+
+async def home(ctx: Context, disk: Disk, domain: StorageDomain) -> str | Verdict | None:
+    """The host on which a volume of the disk's past lies already, where storage is host-local; None: on none.
+
+    Objects that were all made again say nothing of it, and the VM may run on from there. So a host that is about to be
+    heard of is waited for.
+    """
+    reaching = reaching_hosts(ctx, domain)
+    declared = [host.metadata.name for host in hosts_of(ctx, domain.spec.pools)]
+    looked_at = {host.name for host in domain.status.hosts}
+    unheard = [name for name in declared if name not in looked_at or is_unheard(ctx.view(name))]
+    if unheard:
+        message = f"host {listed(unheard)} is about to be looked at: the disk's volume may lie there already"
+        return progressing("StorageNotReachable", message, CONSUMER_BOUND)
+    pasts = await asyncio.gather(*(_past(ctx, disk, host, domain.spec.directory.path) for host in reaching))
+    return next((host.name for host, past in zip(reaching, pasts, strict=True) if past is not None), None)
 
 
 async def claim(ctx: Context, disk: Disk, domain: StorageDomain, host: Hypervisor) -> DiskVolume:

@@ -123,7 +123,7 @@ async def recreated(scene: Scene) -> None:
     scene.apply(
         disk("data", "1Gi", format="raw"),
         vm("web", drive("root"), drive_of("data", "data")),
-        vm("db", drive("root")),
+        vm("db", drive("root"), drive("scratch", "local")),
     )
     await scene.settled(quiet=20.0)
     before = running(scene)
