@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from drivers.simulated.sparse import BLOCK, SparseBytes
 
+SECTOR = 512
 MAGIC = b"QFI\xfb"
 _CLUSTER_BITS = 16
 _L2_ENTRIES = BLOCK // 8
@@ -33,7 +34,8 @@ def capacity(content: SparseBytes) -> int | None:
 
 
 def write(content: SparseBytes, size: int) -> SparseBytes:
-    """An image of size bytes that shows content to a guest."""
+    """An image of size bytes, rounded up to whole sectors as qemu-img does, that shows content to a guest."""
+    size = -(-size // SECTOR) * SECTOR
     return _laid_out(content, size) if content.allocated else _empty(size).copy()
 
 

@@ -396,9 +396,10 @@ def test_sparse_bytes_are_bytes() -> None:
 @pytest.mark.parametrize("size", [1, 2**20, 2**30 + 512, 20 * 2**40])
 def test_a_new_image_has_a_header_that_we_read(size: int) -> None:
     image = qcow2.write(SparseBytes(), size)
-    assert inspect(image.read(0, 65536), image.size) == ImageInfo("qcow2", size)
+    whole = max(size, 512)
+    assert inspect(image.read(0, 65536), image.size) == ImageInfo("qcow2", whole)
     assert image.allocated < 2**20
-    assert qcow2.read(image).size == size
+    assert qcow2.read(image).size == whole
 
 
 @pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
