@@ -47,6 +47,9 @@ def _held(disk: Disk) -> Verdict | None:
 
 
 def _used(ctx: Context, disk: Disk) -> Verdict | None:
+    if disk.status.volume is None:
+        # Nothing was made that anybody could use; a VM that names the disk may wait for it to go.
+        return None
     # A VM that is being deleted lets go of its disks when our finalizer is off it: its domain is gone by then.
     users = [
         vm.metadata.name
@@ -55,7 +58,7 @@ def _used(ctx: Context, disk: Disk) -> Verdict | None:
     ]
     if users:
         return progressing("InUse", f"deletion waits: VirtualMachine {', '.join(users)} refers to the disk", 600.0)
-    path = disk.status.volume.path if disk.status.volume is not None else None
+    path = disk.status.volume.path
     runs = growing.running_user(ctx, disk, path) if path is not None else None
     if runs is not None:
         return progressing("InUse", f"deletion waits: a domain on host {runs[0]} has the volume open", 600.0)

@@ -307,3 +307,10 @@ async def test_a_domain_that_is_given_back_leaves_its_disks_with_an_unknown_hist
     assert await release(w.context, found, Release(orphan=True), ()) is None
     kept = w.context.objects.get(Disk, "root", "default")
     assert kept is not None and kept.status.volume is not None and kept.status.volume.taken_over
+
+
+async def test_a_disk_that_was_never_given_a_volume_goes_though_a_vm_names_it():
+    w = await Storage().begin()
+    w.client.put(vm("web").spec(disks=[{"name": "root", "diskRef": {"name": "root"}}]).running_on("kvm1").raw())
+    assert await removal.remove(w.context, w.disk(disk().deleting())) is None
+    assert w.files() == set()
