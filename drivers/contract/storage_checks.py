@@ -145,10 +145,12 @@ async def a_copy_delays_no_scan(bed: Bed) -> None:
     done_meanwhile = 0
     while not copying.done():
         await bed.host.list_volumes(bed.directory)
-        await bed.host.pool_info(bed.directory)
-        volume = await bed.volume("raw", 512)
-        await bed.host.delete_volume(bed.directory, volume.name)
         done_meanwhile += not copying.done()
+        await bed.host.pool_info(bed.directory)
+        done_meanwhile += not copying.done()
+        volume = await bed.volume("raw", 512)
+        done_meanwhile += not copying.done()
+        await bed.host.delete_volume(bed.directory, volume.name)
     expect((await copying).name == name, "copied")
     expect(done_meanwhile > 0, "something was done meanwhile")
 

@@ -254,6 +254,8 @@ def test_guests_outlive_the_daemon(lab: Lab, kvm1: Host, how) -> None:
     for _ in range(2):
         kvm1.daemon_start()
     assert kvm1.virsh("list", "--name").strip() == "guest"
+    # The daemon has found its way back to the guest. (Before that, `destroy` does it and says that there is none.)
+    assert "running" in kvm1.virsh("qemu-monitor-command", "guest", "--hmp", "info status")
     stop_guest(kvm1, "guest")
     image.unlink()
 
