@@ -188,17 +188,26 @@ class Runtime:
     # What repairs
 
     async def _audit(self) -> None:
-        """Compare the cache with the server from time to time; a watch can lose a deletion."""
         while True:
             await asyncio.sleep(AUDIT_SECONDS * self._rng.uniform(0.9, 1.1))
-            for resource, namespace in self.scopes:
-                try:
-                    repaired = await sync.audit(self._client, self.cache, resource, namespace)
-                except errors.ApiError as error:
-                    log.warning("audit of %s put off: %s", resource.plural, error)
-                    continue
-                if repaired:
-                    log.warning("repaired what the watch had lost: %s", ", ".join(str(key) for key in sorted(repaired)))
+            await self.audit()
+
+    async def audit(self) -> None:
+        """Compare the cache with the server; a watch can lose a deletion, and a store can be set back.
+
+        What was repaired is looked at again, also where only its status has changed: nobody here wrote that one.
+        """
+        for resource, namespace in self.scopes:
+            try:
+                repaired = await sync.audit(self._client, self.cache, resource, namespace)
+            except errors.ApiError as error:
+                log.warning("audit of %s put off: %s", resource.plural, error)
+                continue
+            if repaired:
+                log.warning("repaired what the watch had lost: %s", ", ".join(str(key) for key in sorted(repaired)))
+            for key in sorted(repaired):
+                if key.kind in RECONCILERS:
+                    self.queue.add(key)
 
     async def _resync(self) -> None:
         """Look at every object from time to time, a few at a time."""

@@ -20,10 +20,6 @@ FORGETTING = 400
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.xfail(
-    reason="a Disk that was made for the forgotten uid of a VM, and the VM of that name (DiskNameTaken), wait "
-    "for each other: the Disk's deletion says InUse, though it has no volume and is not the VM's"
-)
 def test_store_set_back(cluster: Cluster, figures: Figures) -> None:
     """Under a controller that runs on. What was started, crashed and created since is all unknown to the API."""
     cluster.apply(firmware_vm("web"), firmware_vm("rerun"), disk("data", "1Mi"))

@@ -20,12 +20,13 @@ class Lists:
 
     def __init__(self, **objects: list[dict[str, Any]]) -> None:
         self.objects = objects
+        self.version = "7"
         self.fails: errors.ApiError | None = None
 
     async def list(self, resource: Any, namespace: str | None = None, **_: Any) -> tuple[list[dict[str, Any]], str]:
         if self.fails is not None and resource.kind == "Disk":
             raise self.fails
-        return self.objects.get(resource.kind, []), "7"
+        return self.objects.get(resource.kind, []), self.version
 
 
 class Hosts:
@@ -77,6 +78,21 @@ async def test_everything_is_listed_and_queued_and_the_end_closes_the_hosts():
     assert hosts.listeners
     assert await built.stop(0.0) == frozenset()
     assert hosts.closed
+
+
+async def test_what_has_an_older_status_since_the_store_was_set_back_is_looked_at_again():
+    key, client = Key("HostPool", "", "default"), Lists(HostPool=[{**POOL, "status": {"hosts": 1}}])
+    built = runtime(client, Hosts())
+    await built.load()
+    assert built.queue.take() == key
+    built.queue.done(key)
+    client.objects["HostPool"] = [{**POOL, "metadata": {**POOL["metadata"], "resourceVersion": "2"}, "status": {}}]
+    client.version = "3"
+    await built.audit()
+    assert built.queue.take() == key
+    built.queue.done(key)
+    await built.audit()
+    assert built.queue.take() is None, "once"
 
 
 async def test_a_kind_that_cannot_be_listed_is_named():
