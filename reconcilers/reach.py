@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from crds.host import Host, Management
 from crds.storage_domain import StorageDomain
 from drivers.errors import NotConnected, Refused
 from drivers.hypervisor import Hypervisor
 from reconcilers.context import Context
+from reconcilers.storage_domain.marker import looked_at, verify
+
+PATIENCE_SECONDS = 0.25
+"""How long a host is the only one asked. Most answer in a tenth of that, and one that hangs never does."""
 
 
-def reaching_host(ctx: Context, domain: StorageDomain, name: str | None = None) -> Hypervisor | None:
-    """A connected host that reaches the domain and may be acted on: the one named, or the first; None without one."""
+def reaching_hosts(ctx: Context, domain: StorageDomain, name: str | None = None) -> list[Hypervisor]:
+    """The connected hosts (or the one named) that reach the domain and may be acted on, in the order of their names."""
+    found = []
     for candidate in sorted(h.name for h in domain.status.hosts if h.reachable and name in (None, h.name)):
         host, declared = ctx.host(candidate), ctx.objects.get(Host, candidate)
         if declared is None or declared.spec.management is Management.OBSERVE:
             continue
         if host is not None and host.view().fresh:
-            return host
+            found.append(host)
+    return found
+
+
+async def working_host(
+    ctx: Context, domain: StorageDomain, name: str | None = None, *, max_age: float = 5.0
+) -> Hypervisor | None:
+    """A host (or the one named) on which the domain's marker was read, at most max_age seconds ago; None without one.
+
+    A daemon that has just begun to hang still counts as connected. So the host that was looked at last is asked first,
+    when it is slow the next one is asked beside it, and the first that answers is taken. Raises what `verify` raised
+    for the first one, when it succeeds on none.
+    """
+    hosts = sorted(reaching_hosts(ctx, domain, name), key=lambda host: -looked_at(domain, host))
+    waiting, problems = list(hosts), dict[Hypervisor, BaseException]()
+    asked: dict[asyncio.Task[None], Hypervisor] = {}
+    try:
+        while waiting or asked:
+            if waiting:
+                host = waiting.pop(0)
+                asked[asyncio.create_task(verify(ctx, domain, host, max_age=max_age))] = host
+            patience = PATIENCE_SECONDS if waiting else None
+            done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            answers = {asked.pop(task): task.exception() for task in list(asked) if task in done}
+            reached = [host for host, problem in answers.items() if problem is None]
+            if reached:
+                return reached[0]
+            problems.update({host: problem for host, problem in answers.items() if problem is not None})
+    finally:
+        for task in asked:
+            task.cancel()
+    if hosts:
+        raise problems[hosts[0]]
     return None
-
-
-def reaching_hosts(ctx: Context, domain: StorageDomain) -> list[Hypervisor]:
-    """All such hosts."""
-    found = (reaching_host(ctx, domain, h.name) for h in domain.status.hosts)
-    return [host for host in found if host is not None]
 
 
 def acting_host(ctx: Context, name: str) -> Hypervisor:

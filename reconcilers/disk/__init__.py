@@ -23,12 +23,12 @@ from reconcilers.disk.image import BadImage
 from reconcilers.disk.status import status_of
 from reconcilers.holding import hold
 from reconcilers.objects import key_of
-from reconcilers.reach import reaching_host
+from reconcilers.reach import working_host
 from reconcilers.relations import leaving_vms, vms_of_disk
 from reconcilers.settling import AGAIN as SETTLING_AGAIN
 from reconcilers.settling import settling
 from reconcilers.standing import Verdict, progressing, ready, seconds_left, stalled
-from reconcilers.storage_domain.marker import DomainNotReachable, verify
+from reconcilers.storage_domain.marker import DomainNotReachable
 
 STEPS_IN_ONE_PASS = 4
 
@@ -120,8 +120,6 @@ async def _keep(ctx: Context, disk: Disk) -> Standing:
         if provisioned and settling(ctx, disk, [reach.name for reach in domain.status.hosts]):
             return Standing(host, disk.status.phase, again=SETTLING_AGAIN, quiet=True)
         return Standing(host, disk.status.phase or DiskPhase.PENDING, again=15.0)
-    # What is made under a path that has just been unmounted would be found whole, and be gone with the next mount.
-    await verify(ctx, domain, host, max_age=5.0 if provisioned else 0.0)
     pool = domain.spec.directory.path
     if disk.status.volume is None:
         await ctx.compare_and_set(disk, {"volume": await place.claim(ctx, disk, domain, host)})
@@ -160,17 +158,19 @@ def _guard(ctx: Context, disk: Disk, domain: StorageDomain) -> Verdict | None:
 
 
 async def _host(ctx: Context, disk: Disk, domain: StorageDomain) -> Hypervisor | Verdict:
-    """The host to work on: the one where the disk lies or will lie, or any that reaches a shared domain."""
+    """The host to work on: the one where the disk lies or will lie, or any that reaches a shared domain now."""
     name = disk.status.volume.host if disk.status.volume is not None else None
     if name is None and domain.spec.directory.scope is StorageScope.HOST_LOCAL:
         chosen = await place.home(ctx, disk, domain) or place.local_host(ctx, disk, domain)
         if isinstance(chosen, Verdict):
             return chosen
         name = chosen
+    # What is made under a path that has just been unmounted would be found whole, and be gone with the next mount.
+    max_age = 5.0 if disk.status.volume is not None and disk.status.volume.provisioned_at is not None else 0.0
     # Work that was begun on a host goes on there while that host can be asked.
     begun = ctx.making.get(disk.metadata.uid)
-    host = reaching_host(ctx, domain, begun) if name is None and begun is not None else None
-    host = host or reaching_host(ctx, domain, name)
+    host = await working_host(ctx, domain, begun, max_age=max_age) if name is None and begun is not None else None
+    host = host or await working_host(ctx, domain, name, max_age=max_age)
     if host is None:
         where = f"host {name}" if name is not None else "no host"
         message = f"{where} does not reach StorageDomain {domain.metadata.name} now: look at its status"

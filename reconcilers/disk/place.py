@@ -98,7 +98,7 @@ async def claim(ctx: Context, disk: Disk, domain: StorageDomain, host: Hyperviso
 async def _past(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> str | None:
     """A whole volume that a Disk of this name had before the object was made again, and that nobody threw away."""
     meta, fmt = disk.metadata, disk.spec.format.value
-    files = {v.name for v in await host.list_volumes(pool, max_age=2.0)}
+    files = {v.name for v in await host.list_volumes(pool)}
     wanted = names.parse_volume_name(names.volume_name(meta.namespace, meta.name, meta.uid, fmt))
     assert wanted is not None, "a name that was made can be read"
     for name in sorted(files):

@@ -10,10 +10,9 @@ from reconcilers.context import Context
 from reconcilers.disk import growing, place, provision, record
 from reconcilers.holding import let_go
 from reconcilers.objects import key_of
-from reconcilers.reach import reaching_host
+from reconcilers.reach import working_host
 from reconcilers.relations import hosts_of, leaving_vms, listed, vms_of_disk
 from reconcilers.standing import Verdict, progressing, stalled
-from reconcilers.storage_domain.marker import verify
 from xmlgen import names
 
 
@@ -94,11 +93,10 @@ async def _discard(ctx: Context, disk: Disk) -> Verdict | None:
         message = f"{volume.path} is left: StorageDomain {disk.spec.storage_domain} is gone"
         ctx.event(disk, "VolumeLeft", message, warning=True)
         return None
-    host = reaching_host(ctx, domain, volume.host)
+    host = await working_host(ctx, domain, volume.host)
     if host is None:
         message = f"deletion waits: no host reaches StorageDomain {domain.metadata.name}, where the volume lies"
         return progressing("StorageNotReachable", message, 600.0)
-    await verify(ctx, domain, host)
     pool = domain.spec.directory.path
     if not await _is_mine(ctx, disk, volume, host, pool):
         return None

@@ -208,6 +208,12 @@ async def look(ctx: Context, domain: StorageDomain, host: Hypervisor, *, max_age
     return await asyncio.shield(task)
 
 
+def looked_at(domain: StorageDomain, host: Hypervisor) -> float:
+    """Monotonic time before the newest look at the directory on a host that was answered; -inf: there was none."""
+    known = _looks.get(host, {}).get(domain.metadata.uid)
+    return known.at if known is not None and not isinstance(known.reading, Silent) else float("-inf")
+
+
 def invalidate(domain: StorageDomain, host: Hypervisor) -> None:
     """What was seen there counts no more: it was just changed."""
     _looks.get(host, {}).pop(domain.metadata.uid, None)

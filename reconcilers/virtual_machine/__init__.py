@@ -15,7 +15,7 @@ from crds.host import Host, HostPhase
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import VirtualMachine, VMPhase
 from drivers.errors import HostUnavailable, HypervisorError
-from drivers.hypervisor import DomainObservation
+from drivers.hypervisor import ConnectionState, DomainObservation
 from engine import errors
 from engine.keys import Key
 from engine.result import Done, Failed, FailureKind, RequeueAfter, Result
@@ -114,7 +114,8 @@ def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs) -> frozenset[str
     """Hosts that may hold the VM.
 
     One that has no placement was never started, or the API was set back to before it was. So every host of its pool
-    that is about to be heard is heard first; and where its disks have a past, every host that reaches them.
+    that is about to be heard is heard first; and where its disks have a past, every host that reaches them. A host that
+    fell silent has been heard: what it holds is known from before.
     """
     if vm.status.placement is not None:
         host = vm.status.placement.host
@@ -124,8 +125,15 @@ def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs) -> frozenset[str
     return frozenset(
         host.metadata.name
         for host in ctx.objects.all(Host)
-        if (needs.taken_over and host.spec.pool in pools) or (host.spec.pool == vm.spec.pool and not _is_lost(host))
+        if (needs.taken_over and host.spec.pool in pools) or (host.spec.pool == vm.spec.pool and _comes(ctx, host))
     )
+
+
+def _comes(ctx: Context, host: Host) -> bool:
+    """Whether what a host holds is known, or about to be: it is neither lost nor has it fallen silent."""
+    view = ctx.view(host.metadata.name)
+    silent = view is not None and view.state is ConnectionState.SUSPECT and view.inventory is not None
+    return not _is_lost(host) and not silent
 
 
 def _machines(ctx: Context, candidates: frozenset[str]) -> list[str]:

@@ -13,8 +13,8 @@ from crds.storage_domain import StorageDomain
 from crds.virtual_machine import VirtualMachine, VMFile
 from drivers.hypervisor import Hypervisor
 from reconcilers.context import Context
-from reconcilers.reach import reaching_host
-from reconcilers.storage_domain.marker import DomainNotReachable, verify
+from reconcilers.reach import working_host
+from reconcilers.storage_domain.marker import DomainNotReachable
 from reconcilers.virtual_machine.document import home
 from reconcilers.virtual_machine.needs import Needs
 from xmlgen.seed import SeedInput, seed_digest, seed_iso
@@ -59,12 +59,11 @@ async def remove_files(ctx: Context, vm: VirtualMachine, files: Iterable[VMFile]
         if domain is None:
             ctx.event(vm, "FileLeft", f"{file.name} is left: StorageDomain {file.storage_domain} is gone", warning=True)
             continue
-        host = reaching_host(ctx, domain, file.host)
-        if host is None:
-            return f"no host reaches storage domain {file.storage_domain}, where {file.name} is to be removed"
         try:
-            await verify(ctx, domain, host)
+            host = await working_host(ctx, domain, file.host)
         except DomainNotReachable as error:
             return error.message
+        if host is None:
+            return f"no host reaches storage domain {file.storage_domain}, where {file.name} is to be removed"
         await host.delete_volume(domain.spec.directory.path, file.name)
     return None

@@ -319,3 +319,28 @@ async def test_a_template_that_asks_for_a_smaller_disk_is_told_so():
     w.edit(disks=[{"name": "data", "template": template}])
     await w.go()
     assert w.standing(WEB) == before
+
+
+async def test_a_new_vm_does_not_wait_for_a_host_that_has_just_fallen_silent():
+    w = Fleet(vm(policy="Always"))
+    w.at("kvm1").disconnect()
+    await w.go()
+    assert active(w) == ["kvm2"]
+
+
+async def test_a_vm_that_the_api_has_forgotten_is_remembered_of_a_host_that_has_fallen_silent():
+    w = Fleet(vm(policy="Always"))
+    w.at("kvm1").domains = [domain(uid=UUID)]
+    w.at("kvm1").disconnect()
+    await w.go()
+    assert w.at("kvm2").did() == []
+
+
+async def test_a_new_vm_waits_for_a_host_that_is_about_to_be_heard_of():
+    w = Fleet(vm(policy="Always"))
+    w.at("kvm1").never_connected()
+    await w.go()
+    assert w.at("kvm2").did() == []
+    w.host("kvm1", status={"phase": "NonResponsive"})
+    await w.go()
+    assert active(w) == ["kvm2"]
