@@ -176,10 +176,11 @@ class VMDisk(Model):
     name: DeviceName
     """Name of the drive, unique in this VM."""
     type: DiskType = DiskType.DISK
-    """disk or cdrom. Default: disk."""
+    """disk, or cdrom: a drive with the Disk of diskRef in it, which can be changed while the VM runs, or empty.
+    Default: disk."""
     bus: DiskBus | None = None
     """virtio, scsi or sata. Default: virtio for a disk (sata when guestOS is Other), scsi for a cdrom (sata for Windows
-    and Other)."""
+    and Other). A sata drive comes and goes with the next start only."""
     boot_order: int | None = Field(default=None, ge=1, le=64)
     """Boot from the drive or network card with the lowest number first. Default: the first disk."""
     disk_ref: LocalRef | None = None

@@ -7,8 +7,9 @@ HypervisorError
 ├── ConnectFailed        the connection was refused for a reason that a person must mend (`reason`: BadURI,
 │                        TLSRefused, AuthFailed, HostKeyUnknown, Unresolvable, Unreachable, CredentialsIncomplete)
 ├── Refused              the host said no, and nothing has changed (`reason`: InvalidDomain, NoSuchBridge,
-│   │                    VolumeMissing, VolumeInUse, NoMemory, Unsupported, AlreadyRunning, OperationFailed)
-│   ├── NotFound         there is no such domain, pool or volume
+│   │                    VolumeMissing, VolumeInUse, NoMemory, Unsupported, AlreadyRunning, TrayLocked, NoTray,
+│   │                    NoHotPlug, OperationFailed)
+│   ├── NotFound         there is no such domain, pool, volume or device
 │   └── AlreadyExists    there is one already, and it is not the same (a UUID or name that is taken)
 └── StorageFull          no space left on the host's storage
 """
@@ -46,7 +47,7 @@ class Refused(HypervisorError):
 
 
 class NotFound(Refused):
-    """There is no such domain, pool or volume."""
+    """There is no such domain, pool, volume or device."""
 
 
 class AlreadyExists(Refused):

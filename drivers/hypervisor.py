@@ -89,6 +89,11 @@ class DomainObservation:
     guest: GuestFacts | None = None
     """What the guest agent said last."""
 
+    @property
+    def opened(self) -> frozenset[str]:
+        """Paths of all images that the domain has, those that it only reads (CD-ROMs) included."""
+        return frozenset([*self.images, *(device.source for device in self.devices if device.source is not None)])
+
 
 @dataclass(frozen=True)
 class DeviceObservation:
@@ -283,13 +288,22 @@ class Hypervisor(Protocol):
         """Replace our metadata element, in the running domain and in its definition."""
 
     async def attach_device(self, uuid: str, xml: str) -> None:
-        """Plug a device into the running domain and its definition; one with that alias that is there is left alone."""
+        """Plug a device into the running domain and its definition; one with that alias that is there is left alone.
+
+        Raises Refused(NoHotPlug) for a device that the host cannot plug in while the domain runs.
+        """
 
     async def detach_device(self, uuid: str, alias: str) -> None:
         """Ask the guest to give a device up and wait for it; absent is done. Raises HostTimeout when it keeps it."""
 
-    async def update_device(self, uuid: str, xml: str) -> None:
-        """Change a device in place (the medium of a CD-ROM, the bridge of a network card)."""
+    async def update_device(self, uuid: str, xml: str, *, force: bool = False) -> None:
+        """Change a device in place (the medium of a CD-ROM, the bridge of a network card), in the running domain and
+        its definition.
+
+        force: open the tray of a CD-ROM drive though the guest holds it. Raises NotFound, Refused(TrayLocked) when the
+        guest holds the tray (it was asked to let go, and may yet), Refused(NoTray) for a drive that was plugged in
+        while the domain ran and whose medium cannot be changed: detach and attach it.
+        """
 
     async def resize_block(self, uuid: str, path: str, size: int) -> None:
         """Grow a running domain's disk to size bytes. Never shrinks."""

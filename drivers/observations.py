@@ -97,11 +97,11 @@ class ObservationStore:
         )
 
     def users_of(self, path: str) -> frozenset[str]:
-        """UUIDs of the domains that may write the image at this path."""
+        """UUIDs of the domains that have the image at this path."""
         if self._images is None:
             index: dict[str, set[str]] = {}
             for uuid, entry in self._entries.items():
-                for image in entry.observation.images if entry.observation is not None else ():
+                for image in entry.observation.opened if entry.observation is not None else ():
                     index.setdefault(image, set()).add(uuid)
             self._images = {image: frozenset(uuids) for image, uuids in index.items()}
         return self._images.get(path, frozenset())

@@ -35,6 +35,27 @@ class Reservation:
     memory: int
 
 
+@dataclass(frozen=True)
+class HeldTray:
+    """A guest that kept the tray of its drive closed; monotonic times."""
+
+    since: float
+    asked: float
+
+
+@dataclass
+class Plugging:
+    """What one run of a VM (its uid and epoch) has refused while its devices were changed; learnt anew after a restart
+    of ours.
+    """
+
+    run: tuple[str, int]
+    trays: dict[str, HeldTray] = field(default_factory=dict)
+    """By alias of the drive."""
+    unpluggable: dict[str, str] = field(default_factory=dict)
+    """By alias: the device's document that the host cannot plug in while the domain runs."""
+
+
 @dataclass
 class Context:
     """Everything a reconciler reaches; one per process."""
@@ -72,6 +93,8 @@ class Context:
 
     shutdown_asked: dict[Key, float] = field(default_factory=dict)
     """Monotonic time at which a guest was last asked to shut down; asked again after a restart, which harms nothing."""
+    plugging: dict[Key, Plugging] = field(default_factory=dict)
+    """By VM: what its running domain did not do."""
     user_data: dict[str, tuple[tuple[str, int], str]] = field(default_factory=dict)
     """By VM uid: the user-data of the Secret it names, and (Secret, generation) that it was read for."""
 

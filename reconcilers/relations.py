@@ -85,7 +85,7 @@ def _may_have_open(ctx: Context, vm: VirtualMachine, disk: Disk) -> bool:
         if view is None or view.inventory is None or not view.fresh:
             return True
         mine = (d for d in view.inventory.domains if d.uuid == (vm.status.uuid or vm.metadata.uid))
-        if any(d.state != "shutoff" and volume.path in d.images for d in mine):
+        if any(d.state != "shutoff" and volume.path in d.opened for d in mine):
             return True
     return False
 

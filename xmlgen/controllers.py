@@ -19,11 +19,12 @@ _PC_SLOTS = 29
 
 
 def scsi_part(addresses: PCIAddresses) -> Part:
-    """The virtio-scsi controller."""
-    alias = element("alias", {"name": "ua-scsi"})
+    """The virtio-scsi controller, which can be plugged in while the domain runs."""
+    alias = element("alias", {"name": SCSI})
     controller = element("controller", {"type": "scsi", "index": "0", "model": "virtio-scsi"}, alias)
     sha = fingerprint(controller)
-    return Part(controller.with_children(addresses.take("ua-scsi")), ((SCSI, sha),), ports=1)
+    whole = controller.with_children(addresses.take(SCSI))
+    return Part(whole, ((SCSI, sha),), SCSI, whole, ports=1)
 
 
 def sata_parts(indices: Collection[int], machine: Machine, addresses: PCIAddresses) -> Iterator[Part]:

@@ -8,7 +8,7 @@ from crds.virtual_machine import DiskBus, DiskType, GuestOS
 from xmlgen.addresses import DrivePlace, PCIAddresses
 from xmlgen.inputs import Drive, Image, default_bus
 from xmlgen.parts import Part
-from xmlgen.sections import FIXED, LUN, MEDIUM, Sections
+from xmlgen.sections import FIXED, LUN, MEDIUM, Sections, medium
 from xmlgen.xml import Element, element, fingerprint
 
 SEED_ALIAS = "ua-seed"
@@ -79,9 +79,10 @@ def _disk_driver(drive: Drive, image: Image) -> Element:
 def _sections(drive: Drive, alias: str, plain: Element) -> Sections:
     sha = fingerprint(plain)
     if drive.type is DiskType.CDROM:
-        image = drive.image
-        medium = fingerprint(image.format, image.path) if image else fingerprint(None)
-        return ((f"{alias}:{FIXED}", sha), (f"{alias}:{MEDIUM}", medium))
+        # The seed is made before a VM is started, and read when it boots: it is not plugged.
+        plugged = drive.bus is DiskBus.SCSI and alias != SEED_ALIAS
+        path = drive.image.path if drive.image is not None else None
+        return ((f"{alias}:{LUN if plugged else FIXED}", sha), (f"{alias}:{MEDIUM}", medium(path)))
     match drive.bus:
         case DiskBus.VIRTIO:
             return ((alias, sha),)

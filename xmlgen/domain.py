@@ -95,7 +95,7 @@ def generate(source: DomainInput) -> DomainDocument:
         ("machine", fingerprint(source.baseline.architecture, machine)),
         ("firmware", fingerprint(spec.firmware.type.value, source.nvram if uefi else None)),
         *(section for part in (*before, *after) for section in part.sections),
-        ("boot", fingerprint(*boot)),
+        ("boot", fingerprint(*_lasting(boot, source))),
         (PORTS, str(room)),
         *(section for part in devices for section in part.sections),
     )
@@ -131,7 +131,7 @@ def render(document: DomainDocument, placeholders: HostPlaceholders) -> str:
 
 
 def device_xml(document: DomainDocument, alias: str) -> str:
-    """One drive or network card by itself, to be attached or updated while the domain runs. Raises KeyError.
+    """One drive, card or SCSI controller by itself, to be attached or updated while the domain runs. Raises KeyError.
 
     It names no boot order: libvirt refuses one that is taken, or another than the running one. So the domain's inactive
     definition has none for this device until it is defined again, which every start does.
@@ -172,9 +172,9 @@ def _devices(source: DomainInput, boot: Sequence[str]) -> tuple[tuple[Part, ...]
     pluggable = [
         *(drive_part(drive, alias, places[alias], addresses, order.get(alias)) for alias, drive in drives),
         *(nic_part(nic, _mac(nic, source), addresses, order.get(nic.alias)) for nic in source.nics),
+        *([scsi_part(addresses)] if any(drive.bus is DiskBus.SCSI for _, drive in drives) else []),
     ]
     fixed = [
-        *([scsi_part(addresses)] if any(drive.bus is DiskBus.SCSI for _, drive in drives) else []),
         *sata_parts(sata, spec.machine, addresses),
         *peripheral_parts(spec.devices, addresses),
     ]
@@ -198,6 +198,13 @@ def _boot_order(drives: Sequence[Drive], nics: Sequence[Nic]) -> tuple[str, ...]
     disks = [drive.alias for drive in drives if drive.type is DiskType.DISK]
     cdroms = [drive.alias for drive in drives if drive.type is DiskType.CDROM]
     return (*disks[:1], *cdroms) or tuple(nic.alias for nic in nics[:1])
+
+
+def _lasting(boot: Sequence[str], source: DomainInput) -> tuple[str, ...]:
+    """The boot order but for CD-ROM drives that nobody numbered: plugging one in or out waits for nothing."""
+    unnumbered = {d.alias for d in source.drives if d.type is DiskType.CDROM and d.boot_order is None}
+    kept = tuple(alias for alias in boot if alias not in unnumbered)
+    return kept or tuple(nic.alias for nic in source.nics[:1])
 
 
 def _mac(nic: Nic, source: DomainInput) -> str:

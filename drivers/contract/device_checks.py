@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from drivers.contract import documents
 from drivers.contract.bed import Bed, expect, refused, require, within
-from drivers.errors import HostTimeout, Refused
+from drivers.errors import HostTimeout, NotFound, Refused
+from drivers.xmlread import read_domain
 
 
 async def a_device_is_attached_once(bed: Bed) -> None:
@@ -47,16 +50,79 @@ async def a_guest_may_keep_a_device(bed: Bed) -> None:
 
 
 async def a_medium_can_be_changed(bed: Bed) -> None:
-    """The medium of a CD-ROM drive is changed and taken out in the running domain and its definition."""
-    medium = await bed.volume("raw", suffix=".iso")
+    """The medium of a CD-ROM drive is changed and taken out in the running domain and its definition, in any format."""
+    first, second = await bed.volume("raw", suffix=".iso"), await bed.volume("raw", suffix=".iso")
+    other = await bed.volume("qcow2")
     identifier = await bed.running(documents.cdrom(None))
-    for path in (medium.path, medium.path, None):
-        await bed.host.update_device(identifier, documents.cdrom(path))
-        drives = [device for device in require(bed.seen(identifier), "seen").devices if device.alias == "ua-cdrom"]
-        expect([drive.source for drive in drives] == [path], f"{drives}")
-        inactive = await bed.host.domain_xml(identifier, inactive=True)
-        expect((medium.path in inactive) is (path is not None), "the definition says the same")
+    for volume in (first, first, second, other, None, None, first):
+        medium = documents.cdrom(None) if volume is None else documents.cdrom(volume.path, volume.format)
+        await bed.host.update_device(identifier, medium)
+        await _holds(bed, identifier, None if volume is None else volume.path)
     expect(require(bed.seen(identifier), "seen").images == (), "a CD-ROM is no image that is written")
+    await refused(bed.host.delete_volume(bed.directory, first.name), Refused)
+
+
+async def _holds(bed: Bed, identifier: str, path: str | None) -> None:
+    """The drive is there, with this medium, in the running domain and its definition."""
+    drives = [device for device in require(bed.seen(identifier), "seen").devices if device.alias == "ua-cdrom"]
+    expect([drive.source for drive in drives] == [path], f"{drives}")
+    inactive = read_domain(await bed.host.domain_xml(identifier, inactive=True)).devices
+    defined = [device.source for device in inactive if device.alias == "ua-cdrom"]
+    expect(defined == [path], f"the definition says {defined}")
+
+
+async def a_drive_comes_and_goes(bed: Bed) -> None:
+    """A CD-ROM drive with a medium is plugged in, with its controller, and unplugged; a medium in an absent drive is
+    NotFound.
+    """
+    first, second = await bed.volume("raw", suffix=".iso"), await bed.volume("raw", suffix=".iso")
+    identifier = await bed.running()
+    drive = partial(documents.cdrom, bus="scsi")
+    await refused(bed.host.update_device(identifier, drive(first.path)), NotFound)
+    for device in (documents.scsi(), documents.scsi(), drive(first.path), drive(second.path)):
+        await bed.host.attach_device(identifier, device)
+    await _holds(bed, identifier, first.path)
+    for _ in range(2):
+        await bed.host.detach_device(identifier, "ua-cdrom")
+        expect("ua-cdrom" not in await bed.host.domain_xml(identifier), "unplugged")
+    await refused(bed.host.update_device(identifier, drive(first.path)), NotFound)
+    await bed.host.attach_device(identifier, drive(second.path))
+    await _holds(bed, identifier, second.path)
+
+
+async def a_medium_of_a_drive_that_was_plugged_in_is_changed_or_its_drive_replaced(bed: Bed) -> None:
+    """The medium of a drive that was plugged in is changed, or NoTray says that the drive is to be replaced. Force
+    changes nothing about that.
+    """
+    first, second = await bed.volume("raw", suffix=".iso"), await bed.volume("raw", suffix=".iso")
+    identifier = await bed.running(documents.scsi())
+    drive = partial(documents.cdrom, bus="scsi")
+    await bed.host.attach_device(identifier, drive(first.path))
+    for force in (False, True):
+        try:
+            await bed.host.update_device(identifier, drive(second.path), force=force)
+        except Refused as error:
+            expect(error.reason == "NoTray", f"{error.reason}: {error.message}")
+            await _holds(bed, identifier, first.path)
+            await bed.host.detach_device(identifier, "ua-cdrom")
+            await bed.host.attach_device(identifier, drive(second.path))
+        await _holds(bed, identifier, second.path)
+
+
+async def what_cannot_be_plugged_in_says_so(bed: Bed) -> None:
+    """A SATA drive cannot be plugged in, an empty one not everywhere: NoHotPlug, and no document has it."""
+    volume = await bed.volume("raw", suffix=".iso")
+    identifier = await bed.running(documents.scsi(), documents.cdrom(None).replace("ua-cdrom", "ua-other"))
+    for device in (documents.cdrom(volume.path, target="sdb"), documents.cdrom(None, target="sdb", bus="scsi")):
+        try:
+            await bed.host.attach_device(identifier, device)
+        except Refused as error:
+            expect(error.reason == "NoHotPlug", f"{error.reason}: {error.message}")
+            for inactive in (False, True):
+                there = "ua-cdrom" in await bed.host.domain_xml(identifier, inactive=inactive)
+                expect(not there, f"inactive={inactive}")
+        else:
+            expect('bus="scsi"' in device, "no SATA controller takes drives while it runs")
 
 
 async def a_disk_in_use_grows_and_never_shrinks(bed: Bed) -> None:
@@ -84,6 +150,9 @@ CHECKS = (
     an_absent_device_is_detached,
     a_guest_may_keep_a_device,
     a_medium_can_be_changed,
+    a_drive_comes_and_goes,
+    a_medium_of_a_drive_that_was_plugged_in_is_changed_or_its_drive_replaced,
+    what_cannot_be_plugged_in_says_so,
     a_disk_in_use_grows_and_never_shrinks,
     a_device_that_cannot_work_is_refused,
 )

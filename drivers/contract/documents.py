@@ -62,15 +62,22 @@ def disk(path: str, form: str, *, target: str = "vda", alias: str | None = None)
     return etree.tostring(root).decode()
 
 
-def cdrom(path: str | None) -> str:
+def cdrom(path: str | None, form: str = "raw", *, target: str = "sda", bus: str = "sata") -> str:
     """A CD-ROM drive with a medium, or without."""
     root = etree.Element("disk", type="file", device="cdrom")
-    etree.SubElement(root, "driver", name="qemu", type="raw")
+    etree.SubElement(root, "driver", name="qemu", type=form)
     if path is not None:
         etree.SubElement(root, "source", file=path)
-    etree.SubElement(root, "target", dev="sda", bus="sata")
+    etree.SubElement(root, "target", dev=target, bus=bus)
     etree.SubElement(root, "readonly")
     etree.SubElement(root, "alias", name="ua-cdrom")
+    return etree.tostring(root).decode()
+
+
+def scsi() -> str:
+    """A SCSI controller."""
+    root = etree.Element("controller", type="scsi", model="virtio-scsi")
+    etree.SubElement(root, "alias", name="ua-scsi")
     return etree.tostring(root).decode()
 
 

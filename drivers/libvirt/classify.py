@@ -104,6 +104,11 @@ _BY_TEXT: tuple[_Text, ...] = (
     _text(r"(domain|it) is already (running|active)", _refused("AlreadyRunning"), "start, resume"),
     _text(r"domain is not running|domain is not active", _refused("NotRunning"), "any call on a domain that is off"),
     _text(r"no device found with alias", _not_found("NoDevice"), "detach"),
+    _text(r"(target|disk) '?\S+?'? (doesn't exist|not found)", _not_found("NoDevice"), "update: of config, of live"),
+    _text(r"timed out waiting to open tray", _refused("TrayLocked"), "update: the guest has the medium in use"),
+    _text(r"not support hotplugging|cannot be hotplugged", _refused("NoHotPlug"), "attach: SATA"),
+    _text(r"key 'filename' must not have null value", _refused("NoHotPlug"), "attach: an empty CD-ROM drive, in 9.0"),
+    _text(r"tray of device '.*' is not open", _refused("NoTray"), "update: a drive that was plugged in while it ran"),
     _text(r"can't shrink capacity", _refused("WouldShrink"), "resize volume"),
     _text(r"child process .* unexpected exit status", _refused("OperationFailed"), "volume: qemu-img said no"),
 )

@@ -20,15 +20,20 @@ def _places(domain: libvirt.virDomain) -> dict[int, int]:
 
 
 def attach(connection: libvirt.virConnect, uuid: str, xml: str) -> None:
-    """Attach wherever the domain lacks a device of that alias."""
+    """Attach wherever the domain lacks a device of that alias.
+
+    One that only the definition has is of before (its drive was being replaced): it becomes what the running one is.
+    """
     alias = device_alias(xml)
     if alias is None:
         raise Refused("a device without an alias could not be found again: it is not attached", reason="InvalidDomain")
     domain = connection.lookupByUUIDString(uuid)
-    missing = 0
-    for place, reading in _places(domain).items():
-        if alias not in aliases(domain.XMLDesc(reading)):
-            missing |= place
+    places = _places(domain)
+    missing = sum(place for place, reading in places.items() if alias not in aliases(domain.XMLDesc(reading)))
+    live, config = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    if missing == live and config in places:
+        domain.detachDeviceAlias(alias, config)
+        missing |= config
     if missing:
         domain.attachDeviceFlags(xml, missing)
 
@@ -46,10 +51,11 @@ def detach(connection: libvirt.virConnect, uuid: str, alias: str, place: int) ->
     connection.lookupByUUIDString(uuid).detachDeviceAlias(alias, place)
 
 
-def update(connection: libvirt.virConnect, uuid: str, xml: str) -> None:
-    """Change a device in place, in every document that the domain has."""
+def update(connection: libvirt.virConnect, uuid: str, xml: str, *, force: bool) -> None:
+    """Change a device in place, in every document that the domain has. force: open a tray that the guest holds."""
     domain = connection.lookupByUUIDString(uuid)
-    domain.updateDeviceFlags(xml, affected(domain))
+    flags = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE if force else 0
+    domain.updateDeviceFlags(xml, affected(domain) | flags)
 
 
 def resize_block(connection: libvirt.virConnect, uuid: str, path: str, size: int) -> None:

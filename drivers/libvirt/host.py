@@ -180,9 +180,9 @@ class LibvirtHost:
     async def _detach_places(self, uuid: str, alias: str) -> int:
         return await self._link.slow.call("detach_device", devices.present, CALL_SECONDS, uuid, alias)
 
-    async def update_device(self, uuid: str, xml: str) -> None:
+    async def update_device(self, uuid: str, xml: str, *, force: bool = False) -> None:
         """See Hypervisor."""
-        await self._on_guest("update_device", devices.update, DEVICE_SECONDS, uuid, xml)
+        await self._on_guest("update_device", devices.update, DEVICE_SECONDS, uuid, xml, force=force)
 
     async def resize_block(self, uuid: str, path: str, size: int) -> None:
         """See Hypervisor."""

@@ -100,6 +100,8 @@ class Daemon:
             domain.stop_reason = StopReason.UNKNOWN
             if domain.qemu is not None and domain.qemu.gone:
                 domain.qemu, domain.stop_reason = None, StopReason.CRASHED
+            elif domain.qemu is not None:
+                domain.qemu.trayless = frozenset()
 
     def boot(self) -> None:
         """Begin anew after a reboot: domains are defined, none runs, and pools that were not defined are gone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lxml import etree
 
 from drivers.errors import Refused
@@ -10,12 +12,15 @@ from drivers.simulated.daemon import Daemon
 from drivers.simulated.documents import to_document
 from drivers.simulated.domains import check_bridges, find, look_for_writers, note, open_image, running
 from drivers.simulated.qemu import Qemu
-from drivers.simulated.wire import Event, Happening
+from drivers.simulated.wire import Event, Happening, Later
 from drivers.xmlread import device_alias
+
+EJECT_SECONDS = 5.0
+"""How long a guest that has the medium in use is waited for."""
 
 
 def attach(daemon: Daemon, uuid: str, xml: str) -> None:
-    """Attach wherever the domain lacks a device of that alias."""
+    """Attach wherever the domain lacks a device of that alias; one that only the definition has is of before."""
     device = documents.parse(xml)
     alias = device_alias(xml)
     if alias is None:
@@ -24,8 +29,11 @@ def attach(daemon: Daemon, uuid: str, xml: str) -> None:
     definition = domain.definition.root
     live = None if domain.qemu is None else domain.qemu.live.root
     fresh = live is not None and documents.find_device(live, alias) is None
+    if fresh:
+        documents.remove_device(definition, alias)
     documents.complete_device(definition if live is None else live, device, machine.world.random, pluggable=fresh)
     if fresh and domain.qemu is not None and live is not None:
+        _check_hot_plug(live, device)
         check_bridges(machine, _alone(device))
         if image := documents.image(device):
             open_image(machine, domain.qemu, *image)
@@ -35,11 +43,24 @@ def attach(daemon: Daemon, uuid: str, xml: str) -> None:
         documents.name_device(plugged, 0, daemon.starts)
         documents.add_device(live, plugged)
         domain.qemu.live = to_document(live)
+        if documents.is_cdrom(device):
+            domain.qemu.trayless |= {alias}
     if documents.find_device(definition, alias) is None:
         documents.add_device(definition, device)
         domain.definition = to_document(definition)
     note(machine, f"{alias} attached to {domain.name} ({uuid})")
     daemon.changed(uuid)
+
+
+def _check_hot_plug(live: etree._Element, device: etree._Element) -> None:
+    bus = documents.target_bus(device)
+    if bus == "sata":
+        raise Refused("Operation not supported: disk bus 'sata' cannot be hotplugged.", reason="NoHotPlug")
+    if documents.is_cdrom(device) and documents.image(device) is None:
+        # As libvirt 9.0 does; later ones take it.
+        raise Refused("internal error: argument key 'filename' must not have null value", reason="NoHotPlug")
+    if bus == "scsi" and live.find("devices/controller[@type='scsi']") is None:
+        raise Refused("internal error: no SCSI controller with index 0", reason="OperationFailed")
 
 
 def _alone(device: etree._Element) -> etree._Element:
@@ -59,15 +80,21 @@ def present(daemon: Daemon, uuid: str, alias: str) -> tuple[bool, bool]:
 
 
 def unplug(daemon: Daemon, uuid: str, alias: str) -> None:
-    """Ask the guest to give a device up, in its own time."""
+    """Ask the guest to give a device up, in its own time. A SCSI drive goes whatever the guest does with it."""
     _, qemu = running(daemon, uuid)
-    if qemu.system:
+    device = documents.find_device(qemu.live.root, alias)
+    if device is not None and documents.target_bus(device) == "scsi":
+        _leave(daemon, qemu, alias)
+    elif qemu.system:
         daemon.machine.world.later(guests.UNPLUG_SECONDS, _give_up, daemon, qemu, alias)
 
 
 def _give_up(daemon: Daemon, qemu: Qemu, alias: str) -> None:
-    if qemu.gone or qemu.frozen or qemu.paused:
-        return
+    if not (qemu.gone or qemu.frozen or qemu.paused):
+        _leave(daemon, qemu, alias)
+
+
+def _leave(daemon: Daemon, qemu: Qemu, alias: str) -> None:
     root = qemu.live.root
     device = documents.find_device(root, alias)
     image = None if device is None else documents.image(device)
@@ -75,6 +102,8 @@ def _give_up(daemon: Daemon, qemu: Qemu, alias: str) -> None:
         qemu.close(image[0])
     documents.remove_device(root, alias)
     qemu.live = to_document(root)
+    qemu.trayless -= {alias}
+    qemu.locked_trays -= {alias}
     daemon.noticed(lambda: daemon.tell(Event(Happening.DEVICE_REMOVED, qemu.uuid, alias=alias)))
 
 
@@ -88,19 +117,37 @@ def detach_definition(daemon: Daemon, uuid: str, alias: str) -> None:
         daemon.changed(uuid)
 
 
-def update_device(daemon: Daemon, uuid: str, xml: str) -> None:
-    """Change a device in place, in every document that the domain has."""
+def update_device(daemon: Daemon, uuid: str, xml: str, *, force: bool) -> Later[None] | None:
+    """Change a device in place, in every document that the domain has. force: open a tray that the guest holds."""
     domain, device = find(daemon, uuid), documents.parse(xml)
     check_bridges(daemon.machine, _alone(device))
+    alias, qemu = device_alias(xml) or "", domain.qemu
+    if qemu is not None and _moves_tray(qemu, alias, device):
+        if alias in qemu.trayless:
+            raise Refused(f"internal error: Tray of device '{alias}' is not open", reason="NoTray")
+        if alias in qemu.locked_trays and not force:
+            return Later(EJECT_SECONDS, partial(_still_locked, alias))
+        qemu.locked_trays -= {alias}
     definition = domain.definition.root
     documents.update_device(definition, xml)
-    if domain.qemu is not None:
-        _change_medium(daemon, domain.qemu, device, xml)
+    if qemu is not None:
+        _change_source(daemon, qemu, device, xml)
     domain.definition = to_document(definition)
+    note(daemon.machine, f"{alias} of {domain.name} ({uuid}) changed")
     daemon.changed(uuid)
+    return None
 
 
-def _change_medium(daemon: Daemon, qemu: Qemu, device: etree._Element, xml: str) -> None:
+def _moves_tray(qemu: Qemu, alias: str, device: etree._Element) -> bool:
+    old = documents.find_device(qemu.live.root, alias)
+    return old is not None and documents.is_cdrom(old) and documents.image(old) != documents.image(device)
+
+
+def _still_locked(alias: str) -> None:
+    raise Refused(f"internal error: timed out waiting to open tray of '{alias}'", reason="TrayLocked")
+
+
+def _change_source(daemon: Daemon, qemu: Qemu, device: etree._Element, xml: str) -> None:
     root = qemu.live.root
     old = documents.find_device(root, device_alias(xml) or "")
     before, after = None if old is None else documents.image(old), documents.image(device)

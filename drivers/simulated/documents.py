@@ -84,7 +84,7 @@ def complete_device(root: etree._Element, device: etree._Element, rng: random.Ra
         etree.SubElement(device, "mac", address=f"52:54:00:{_pairs(rng.randrange(2**24))}")
     if device.find("address") is not None:
         return
-    bus = _target_bus(device)
+    bus = target_bus(device)
     if bus in _DRIVE_BUSES:
         unit = ord(_target_name(device)[2:3] or "a") - ord("a")
         etree.SubElement(device, "address", type="drive", controller="0", bus="0", target="0", unit=str(unit))
@@ -181,16 +181,14 @@ def remove_device(root: etree._Element, alias: str) -> bool:
 
 
 def update_device(root: etree._Element, xml: str) -> None:
-    """Give a device of the document the source that xml gives it. Raises NotFound."""
+    """Give a device of the document the source, and its format, that xml gives it. Raises NotFound."""
     new = parse(xml)
     device = find_device(root, device_alias(xml) or "")
     if device is None:
         raise NotFound("device not found", reason="NoDevice")
-    for old in device.findall("source"):
+    for old in (*device.findall("source"), *device.findall("driver")):
         device.remove(old)
-    source = new.find("source")
-    if source is not None:
-        device.append(source)
+    device.extend(part for part in (new.find("driver"), new.find("source")) if part is not None)
 
 
 def images(root: etree._Element) -> Iterator[tuple[str, str, bool]]:
@@ -212,6 +210,11 @@ def image(disk: etree._Element) -> tuple[str, str, bool] | None:
     return path, form, disk.get("device", "disk") == "disk" and disk.find("readonly") is None
 
 
+def is_cdrom(device: etree._Element) -> bool:
+    """Whether it is a CD-ROM drive."""
+    return bool(device.tag == "disk" and device.get("device") == "cdrom")
+
+
 def nvram(root: etree._Element) -> str:
     """Path of the variables of UEFI, or nothing."""
     element = root.find("os/nvram")
@@ -226,7 +229,8 @@ def bridges(root: etree._Element) -> tuple[str, ...]:
     return tuple(source.get("bridge", "") for source in root.iterfind("devices/interface[@type='bridge']/source"))
 
 
-def _target_bus(device: etree._Element) -> str:
+def target_bus(device: etree._Element) -> str:
+    """The bus of a drive; nothing for what is no drive."""
     target = device.find("target")
     return "" if target is None or device.tag != "disk" else target.get("bus", "")
 

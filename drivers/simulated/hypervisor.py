@@ -200,11 +200,13 @@ class SimulatedHost:
         )
         return found
 
-    async def update_device(self, uuid: str, xml: str) -> None:
+    async def update_device(self, uuid: str, xml: str, *, force: bool = False) -> None:
         """See Hypervisor."""
-        await self._on_guest(
-            "update_device", lambda daemon: devices.update_device(daemon, uuid, xml), DEVICE_SECONDS, uuid
-        )
+
+        def effect(daemon: Daemon) -> object:
+            return devices.update_device(daemon, uuid, xml, force=force)
+
+        await self._on_guest("update_device", effect, DEVICE_SECONDS, uuid)
 
     async def resize_block(self, uuid: str, path: str, size: int) -> None:
         """See Hypervisor."""

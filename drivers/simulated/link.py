@@ -88,7 +88,7 @@ class Link:
         )
 
     def image_in_use(self, path: str) -> bool:
-        """Whether a domain that is not off may write the image at this path."""
+        """Whether a domain that is not off has the image at this path."""
         users = (self.store.get(uuid) for uuid in self.store.users_of(path))
         return any(user is not None and user.state in ACTIVE for user in users)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from drivers.hypervisor import GuestFacts, HostFacts, StopReason
 from drivers.simulated import guests, platform
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.files import File, Store
-from drivers.simulated.qemu import Qemu
+from drivers.simulated.qemu import Opened, Qemu
 
 if TYPE_CHECKING:
     from drivers.simulated.world import World
@@ -32,6 +32,8 @@ class Process:
     name: str
     images: tuple[tuple[Store, str], ...]
     """Files that it holds open for writing."""
+    media: tuple[tuple[Store, str], ...]
+    """Files that it only reads."""
     since: float
     """When it was started."""
 
@@ -65,9 +67,7 @@ class Machine:
     def processes(self) -> tuple[Process, ...]:
         """What runs here now."""
         return tuple(
-            Process(
-                qemu.uuid, qemu.name, tuple((opened.store, opened.name) for opened in qemu.writes.values()), qemu.since
-            )
+            Process(qemu.uuid, qemu.name, _files(qemu.writes.values()), _files(qemu.reads.values()), qemu.since)
             for qemu in self.qemus.values()
         )
 
@@ -200,6 +200,11 @@ class Machine:
         qemu.agent = facts
         self.daemon.noticed(lambda: self.daemon.agent_changed(qemu))
 
+    def lock_tray(self, uuid: str, alias: str, *, locked: bool = True) -> None:
+        """Have a guest use the medium in a drive, or use it no more."""
+        qemu = self._running(uuid)
+        qemu.locked_trays = qemu.locked_trays | {alias} if locked else qemu.locked_trays - {alias}
+
     def io_error(self, uuid: str) -> None:
         """Have a guest meet an I/O error, which pauses it."""
         qemu = self._running(uuid)
@@ -252,6 +257,10 @@ class Machine:
 
     def _note(self, what: str) -> None:
         self.world.note(self.name, what)
+
+
+def _files(opened: Iterable[Opened]) -> tuple[tuple[Store, str], ...]:
+    return tuple((each.store, each.name) for each in opened)
 
 
 def new_uuid(rng: random.Random) -> str:

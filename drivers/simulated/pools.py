@@ -143,9 +143,13 @@ def delete_volume(daemon: Daemon, pool: str, name: str) -> None:
     if file.busy:
         raise Refused(f"volume '{name}' is still being allocated.", reason="VolumeInUse")
     store.delete(name)
-    for writer in file.writers:
-        what = f"{name}, used by {writer.name}"
-        daemon.machine.world.violate(Breach.DELETED_IN_USE, (daemon.machine.name, writer.machine), what)
+    machines = daemon.machine.world.machines.values()
+    readers = [
+        q for machine in machines for q in machine.qemus.values() if any(o.file is file for o in q.reads.values())
+    ]
+    for user in (*file.writers, *readers):
+        what = f"{name}, used by {user.name}"
+        daemon.machine.world.violate(Breach.DELETED_IN_USE, (daemon.machine.name, user.machine), what)
 
 
 def open_file(daemon: Daemon, pool: str, name: str) -> tuple[Store, File]:

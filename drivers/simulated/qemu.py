@@ -31,6 +31,7 @@ class Qemu:
         "frozen",
         "gone",
         "live",
+        "locked_trays",
         "machine",
         "memory",
         "name",
@@ -40,6 +41,7 @@ class Qemu:
         "reads",
         "since",
         "system",
+        "trayless",
         "uuid",
         "writes",
     )
@@ -64,6 +66,10 @@ class Qemu:
         """Whether its guest runs something that obeys."""
         self.powering_off = False
         self.agent: GuestFacts | None = None
+        self.locked_trays: frozenset[str] = frozenset()
+        """Aliases of the CD-ROM drives whose medium the guest has in use."""
+        self.trayless: frozenset[str] = frozenset()
+        """Aliases of drives that were plugged in since the daemon last looked at the process."""
         self.parked: list[Request] = []
         """Calls that wait for the process to answer."""
 

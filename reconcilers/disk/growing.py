@@ -34,7 +34,7 @@ async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volu
     assert volume is not None, "a disk that grows has a volume"
     if not is_told_right(disk, seen):
         return stalled("FormatMismatch", f"the volume begins like {seen.format}: its size cannot be told, nor changed")
-    user = running_user(ctx, disk, volume.path or "")
+    user = running_user(ctx, disk, volume.path or "", writing=True)
     if user is not None:
         name, domain = user
         if domain.identity is None or domain.identity.installation != ctx.installation:
@@ -62,15 +62,17 @@ async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volu
     return None
 
 
-def running_user(ctx: Context, disk: Disk, path: str) -> tuple[str, DomainObservation] | None:
-    """The host and the active domain that has the image open, whoever made it."""
+def running_user(ctx: Context, disk: Disk, path: str, *, writing: bool) -> tuple[str, DomainObservation] | None:
+    """The host and the active domain that has the image open, whoever made it; writing: those that only read it, in a
+    CD-ROM drive, do not count.
+    """
     local = disk.status.volume.host if disk.status.volume is not None else None
     for name in ctx.hosts.names():
         view = ctx.view(name)
         if view is None or view.inventory is None or (local is not None and name != local):
             continue
         for domain in view.inventory.domains:
-            if domain.state != "shutoff" and path in domain.images:
+            if domain.state != "shutoff" and path in (domain.images if writing else domain.opened):
                 return name, domain
     return None
 

@@ -58,7 +58,7 @@ def _used(ctx: Context, disk: Disk) -> Verdict | None:
     if users:
         return progressing("InUse", f"deletion waits: VirtualMachine {', '.join(users)} refers to the disk", 600.0)
     path = disk.status.volume.path
-    runs = growing.running_user(ctx, disk, path) if path is not None else None
+    runs = growing.running_user(ctx, disk, path, writing=False) if path is not None else None
     if runs is not None:
         return progressing("InUse", f"deletion waits: a domain on host {runs[0]} has the volume open", 600.0)
     leaving = [vm.metadata.name for vm in leaving_vms(ctx, disk)]

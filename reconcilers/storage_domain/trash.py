@@ -130,9 +130,9 @@ async def _owner(host: Hypervisor, path: str, volume: str) -> str | None:
 
 
 def _in_use(ctx: Context, path: str) -> frozenset[str]:
-    """Files in the directory that any known domain may write, whoever made it."""
+    """Files in the directory that any known domain has, whoever made it."""
     views = (ctx.view(name) for name in ctx.hosts.names())
     images = (
-        i for v in views if v is not None and v.inventory is not None for d in v.inventory.domains for i in d.images
+        i for v in views if v is not None and v.inventory is not None for d in v.inventory.domains for i in d.opened
     )
     return frozenset(file.name for file in map(PurePosixPath, images) if str(file.parent) == path)

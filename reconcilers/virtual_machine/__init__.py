@@ -24,7 +24,7 @@ from reconcilers.holding import hold
 from reconcilers.objects import key_of
 from reconcilers.ownership import Claim, HostFact, MayStart, Owner, Ownership, RunsOn, owner_of, ownership
 from reconcilers.standing import Standing, Verdict, progressing, seconds_left
-from reconcilers.virtual_machine import act, decide, disks
+from reconcilers.virtual_machine import act, decide, devices, disks
 from reconcilers.virtual_machine import plan as steps
 from reconcilers.virtual_machine.document import domain_input, files_of, seed_input
 from reconcilers.virtual_machine.needs import Needs, resolve
@@ -32,7 +32,7 @@ from reconcilers.virtual_machine.plan import Observed, Plan
 from reconcilers.virtual_machine.start import Outcome, start
 from reconcilers.virtual_machine.status import status_of
 from xmlgen import domain as xml
-from xmlgen.sections import Changes, compare
+from xmlgen.sections import Changes
 from xmlgen.seed import decoded
 
 STEPS_IN_ONE_PASS = 4
@@ -64,6 +64,7 @@ async def reconcile(ctx: Context, key: Key) -> Result:
         vm = ctx.objects.get(VirtualMachine, key.name, key.namespace)
         if vm is None or (vm.metadata.deleting and FINALIZER not in vm.metadata.finalizers):
             ctx.shutdown_asked.pop(key, None)
+            devices.forget(ctx, key)
             return Done()
         vm = await hold(ctx, vm)
         if not vm.metadata.deleting and vm.metadata.paused_by is None:
@@ -92,18 +93,23 @@ async def observe(ctx: Context, vm: VirtualMachine) -> Seen:
     owned = ownership(claim, facts)
     document: xml.DomainDocument | None = None
     changes: Changes | None = None
+    trays: dict[str, steps.Tray] = {}
     if isinstance(owned.answer, RunsOn) and needs.verdict is None:
         document = await _document(ctx, vm, needs, owned)
     if isinstance(owned.answer, RunsOn) and document is not None:
-        changes = compare(owned.answer.domain.sections, document.sections)
+        changes = devices.differences(ctx, vm, owned.answer.domain, document)
+        trays = devices.held_trays(ctx, vm, owned.answer.domain, changes)
     if isinstance(owned.answer, MayStart):
         ctx.shutdown_asked.pop(key_of(vm), None)
+        devices.forget(ctx, key_of(vm))
     observed = Observed(
         now=ctx.clock.now(),
         ownership=owned,
         lost=_lost(ctx, claim.candidates.union(fact.host for fact in facts if fact.domain is not None)),
         needs=needs.verdict,
+        lacking=isinstance(owned.answer, RunsOn) and devices.lacking(ctx, vm, owned.answer.domain),
         changes=changes,
+        trays=trays,
         running_since=_running_since(vm),
         last_shutdown=_since_shutdown(ctx, vm),
     )
@@ -232,14 +238,21 @@ async def _carry_out(ctx: Context, seen: Seen, plan: Plan) -> tuple[Result, bool
             await _step(ctx, seen, plan.step)
             return Done(), True
     except HostUnavailable as error:
-        await _write(ctx, seen, plan, plan.verdict)
+        await _write(ctx, seen, plan, _held_up(plan, error))
         return Failed(FailureKind.WAIT_FOR_HOST, error.message, 5.0), False
     except HypervisorError as error:
-        await _write(ctx, seen, plan, plan.verdict)
+        await _write(ctx, seen, plan, _held_up(plan, error))
         return Failed(FailureKind.RETRY_SOON, error.message), False
     verdict = outcome.verdict if outcome is not None else plan.verdict
     await _write(ctx, seen, plan, verdict)
     return _when(ctx, seen, plan, verdict, outcome), False
+
+
+def _held_up(plan: Plan, error: HypervisorError) -> Verdict | None:
+    """How the VM stands after a step that failed: with a change of its devices to come it is not yet as declared."""
+    if not isinstance(plan.step, steps.Apply) or plan.verdict is None or plan.verdict.standing is not Standing.READY:
+        return plan.verdict
+    return progressing("ChangeRefused", f"a change of its devices is tried again: {error.message}", decide.CHANGE_BOUND)
 
 
 async def _step(ctx: Context, seen: Seen, step: steps.OneCall) -> None:
@@ -259,7 +272,7 @@ async def _step(ctx: Context, seen: Seen, step: steps.OneCall) -> None:
         case steps.Apply():
             assert seen.document is not None
             assert seen.domain is not None
-            await act.apply_changes(ctx, vm, step, seen.domain.sections, seen.document)
+            await devices.apply_changes(ctx, vm, step, seen.domain, seen.document)
         case steps.Stamp():
             assert seen.domain is not None
             await act.stamp(ctx, vm, step, seen.domain.sections)

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from crds.disk import Disk
 from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine, VMPhase
-from drivers.errors import HypervisorError, Refused
+from drivers.errors import Refused
 from drivers.hypervisor import Hypervisor
 from engine.keys import Key
 from reconcilers.context import FIELD_MANAGER, Context
@@ -16,12 +16,11 @@ from reconcilers.ownership import HostFact
 from reconcilers.reach import acting_host
 from reconcilers.standing import Verdict
 from reconcilers.virtual_machine import plan as steps
+from reconcilers.virtual_machine.devices import identity_of
 from reconcilers.virtual_machine.files import remove_files
 from reconcilers.virtual_machine.power import refused, succeeded
 from reconcilers.wiring import vm_disks
-from xmlgen.domain import DomainDocument, device_xml
-from xmlgen.metadata import Identity, metadata_xml
-from xmlgen.sections import applied
+from xmlgen.metadata import metadata_xml
 
 
 def announce(ctx: Context, vm: VirtualMachine, phase: VMPhase | None, verdict: Verdict) -> None:
@@ -105,53 +104,12 @@ async def _answered(ctx: Context, vm: VirtualMachine, step: steps.Act, refusal: 
     return True
 
 
-async def apply_changes(
-    ctx: Context,
-    vm: VirtualMachine,
-    step: steps.Apply,
-    running: tuple[tuple[str, str], ...],
-    document: DomainDocument,
-) -> None:
-    """Plug, unplug and change devices of the running domain; then stamp what it is made of now.
-
-    A device that the guest does not give up, or that the host refuses, stays as it is and is tried again; the rest goes
-    on.
-    """
-    host, changes, done = acting_host(ctx, step.host), step.changes, set[str]()
-    problems: list[HypervisorError] = []
-    for alias in (*changes.detach, *changes.update, *changes.attach):
-        try:
-            if alias in changes.detach:
-                await host.detach_device(step.uuid, alias)
-            elif alias in changes.update:
-                await host.update_device(step.uuid, device_xml(document, alias))
-            else:
-                await host.attach_device(step.uuid, device_xml(document, alias))
-            done.add(alias)
-        except HypervisorError as error:
-            ctx.event(vm, "ChangeRefused", f"{alias.removeprefix('ua-')}: {error.message}", warning=True)
-            problems.append(error)
-    if done:
-        identity = _identity(ctx, vm)
-        await host.set_metadata(step.uuid, metadata_xml(identity, applied(running, document.sections, done)))
-        ctx.event(vm, "Changed", f"changed while running: {', '.join(sorted(a.removeprefix('ua-') for a in done))}")
-    await host.refresh(step.uuid)
-    if problems:
-        raise problems[0]
-
-
 async def stamp(ctx: Context, vm: VirtualMachine, step: steps.Stamp, running: tuple[tuple[str, str], ...]) -> None:
     """Write who the VM is now into its domain."""
     host = acting_host(ctx, step.host)
-    await host.set_metadata(step.uuid, metadata_xml(_identity(ctx, vm), running))
+    await host.set_metadata(step.uuid, metadata_xml(identity_of(ctx, vm), running))
     await host.refresh(step.uuid)
     ctx.event(vm, "Bound", f"bound to the domain that was found on host {step.host}")
-
-
-def _identity(ctx: Context, vm: VirtualMachine) -> Identity:
-    newest = ctx.objects.get(VirtualMachine, vm.metadata.name, vm.metadata.namespace) or vm
-    epoch = newest.status.placement.epoch if newest.status.placement is not None else 0
-    return Identity(ctx.installation, vm.metadata.namespace, vm.metadata.name, vm.metadata.uid, epoch)
 
 
 async def release(ctx: Context, vm: VirtualMachine, step: steps.Release, facts: tuple[HostFact, ...]) -> str | None:

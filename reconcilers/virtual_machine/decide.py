@@ -50,6 +50,11 @@ from reconcilers.virtual_machine.power import (
 START_BOUND = 120.0
 UNSCHEDULABLE_BOUND = 120.0
 STABLE_CHECK = STABLE_AFTER + 1.0
+CHANGE_BOUND = 120.0
+TRAY_PATIENCE = 30.0
+"""Seconds for which a guest is asked to let go of a medium before its tray is opened by force."""
+TRAY_AGAIN = 5.0
+"""Seconds after which it is asked again."""
 SHUTDOWN_AGAIN = 15.0
 """Seconds after which a guest that still runs is asked once more to shut down: an early boot hears nothing."""
 
@@ -120,21 +125,34 @@ def _running(vm: VirtualMachine, seen: Observed, runs: RunsOn) -> Plan:
     if identity.uid != vm.metadata.uid or identity.epoch != seen.ownership.epoch:
         return Plan(
             Stamp(runs.host, runs.domain.uuid),
-            _running_verdict(runs.domain, seen.needs),
+            _running_verdict(runs.domain, seen),
             _running_phase(runs.domain),
             fields,
         )
     if decision.action is not None:
         step: Step = Act(runs.host, runs.domain.uuid, decision.action)
         fields = _changed(vm, _decision_fields(decision), bound)
-        return Plan(step, _running_verdict(runs.domain, seen.needs), _running_phase(runs.domain), fields)
-    changes = seen.changes
-    if changes is not None and (changes.attach or changes.detach or changes.update):
-        step = Apply(runs.host, runs.domain.uuid, changes)
-        return Plan(step, _running_verdict(runs.domain, seen.needs), _running_phase(runs.domain), fields)
+        return Plan(step, _running_verdict(runs.domain, seen), _running_phase(runs.domain), fields)
+    verdict, phase = _running_verdict(runs.domain, seen), _running_phase(runs.domain)
+    change = _change(runs, seen)
+    if change is not None:
+        return Plan(change, verdict, phase, fields)
     # What an earlier run has left defined on another host could be started there behind our back.
     step = Undefine(seen.ownership.remnants) if seen.ownership.remnants else Nothing()
-    return Plan(step, _running_verdict(runs.domain, seen.needs), _running_phase(runs.domain), fields)
+    again = min((min(TRAY_AGAIN - t.last, TRAY_PATIENCE - t.first) for t in seen.trays.values()), default=None)
+    return Plan(step, verdict, phase, fields, again)
+
+
+def _change(runs: RunsOn, seen: Observed) -> Apply | None:
+    """What is to be changed in the running domain now. A guest that holds a tray is asked again, and in the end not."""
+    if seen.changes is None:
+        return None
+    force = frozenset(alias for alias, tray in seen.trays.items() if tray.first >= TRAY_PATIENCE)
+    waits = {alias for alias, tray in seen.trays.items() if tray.last < TRAY_AGAIN} - force
+    changes = replace(seen.changes, update=tuple(alias for alias in seen.changes.update if alias not in waits))
+    if not (changes.attach or changes.detach or changes.update):
+        return None
+    return Apply(runs.host, runs.domain.uuid, changes, force.intersection(changes.update))
 
 
 def _stale(seen: Observed) -> str:
@@ -147,13 +165,23 @@ def _running_phase(domain: DomainObservation) -> VMPhase:
     return VMPhase.RUNNING
 
 
-def _running_verdict(domain: DomainObservation, needs: Verdict | None) -> Verdict:
+def _running_verdict(domain: DomainObservation, seen: Observed) -> Verdict:
     """It runs; what is declared and cannot be had, or not yet, is said beside it."""
     if domain.state is DomainState.PAUSED and domain.paused_reason == "ioerror":
         return stalled("StorageError", "the VM is paused because its storage failed: mend it, then request Resume")
+    if seen.needs is not None and seen.lacking:
+        return seen.needs
+    if seen.trays:
+        drives = ", ".join(sorted(alias.removeprefix("ua-disk-") for alias in seen.trays))
+        message = (
+            f"the guest holds the tray of drive {drives}: let go of the medium there (unmount it). "
+            f"After {TRAY_PATIENCE:.0f} s the tray is opened by force"
+        )
+        return progressing("TrayLocked", message, CHANGE_BOUND)
     if domain.state is DomainState.PAUSED:
         return ready("Paused", "the VM is paused: request Resume to go on")
-    return ready("Running", f"not all that is declared is there: {needs.message}" if needs is not None else "")
+    # What is missing is missing for the next start only: all that is declared is seen in the running domain.
+    return ready("Running", f"it could not be started now: {seen.needs.message}" if seen.needs is not None else "")
 
 
 def _bound(vm: VirtualMachine, runs: RunsOn, seen: Observed) -> dict[str, Any]:

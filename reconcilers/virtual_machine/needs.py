@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crds.disk import Disk, DiskAccess, DiskPhase
+from crds.disk import Disk, DiskAccess, DiskContent, DiskFormat, DiskPhase
 from crds.host_pool import HostPool
 from crds.network import Network
 from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain, StorageMode
-from crds.virtual_machine import VirtualMachine, VMDisk
+from crds.virtual_machine import DiskType, VirtualMachine, VMDisk
 from drivers.hypervisor import ACTIVE
 from reconcilers.consumers import allowed
 from reconcilers.context import Context
@@ -121,6 +121,7 @@ def resolve(ctx: Context, vm: VirtualMachine) -> Needs:
             drives.append(found)
     problems.extend(_duplicate_macs(ctx, vm))
     disk_problems.extend(_conflicts(ctx, vm, drives))
+    disk_problems.extend(_not_bootable(drives))
     return Needs(pool, tuple(drives), networks, tuple(problems), tuple(disk_problems))
 
 
@@ -204,6 +205,22 @@ def _conflicts(ctx: Context, vm: VirtualMachine, drives: Iterable[Drive]) -> Ite
             yield stalled(
                 "DiskInUse",
                 f"disk {drive.disk.metadata.name} is in use by {holder}: an Exclusive disk is for one VM at a time",
+            )
+
+
+def _not_bootable(drives: Iterable[Drive]) -> Iterable[Verdict]:
+    """CD-ROM drives that are booted from and hold no CD. Any image can be in the others: it is data."""
+    for drive in drives:
+        if drive.spec.type is not DiskType.CDROM or drive.spec.boot_order is None or drive.disk is None:
+            continue
+        volume = drive.disk.status.volume
+        if volume is not None and volume.content is DiskContent.OTHER:
+            name, spec = drive.disk.metadata.name, drive.disk.spec
+            why = "it is no image of a CD or DVD" if spec.format is DiskFormat.RAW else "an ISO has format raw"
+            yield stalled(
+                "NotAnISO",
+                f"disk {name}: drive {drive.spec.name} is booted from (bootOrder) and cannot be: {why}. Name a Disk "
+                "with format raw that is made from an ISO, remove bootOrder, or make it a drive of type disk",
             )
 
 

@@ -63,6 +63,8 @@ class Apply:
     host: str
     uuid: str
     changes: Changes
+    force: frozenset[str] = frozenset()
+    """Aliases of the drives whose tray is opened though the guest holds it."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Tray:
+    """How long ago, in seconds, a guest was first and last asked for the tray of a drive, which it holds."""
+
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
 class Observed:
     """What `decide` goes by."""
 
@@ -110,8 +120,12 @@ class Observed:
     """Hosts that count as lost (NonResponsive, or not reachable since we started)."""
     needs: Verdict | None = None
     """What is missing before the VM can run."""
+    lacking: bool = False
+    """Whether the running domain lacks a declared drive or card, or has another image than declared in a drive."""
     changes: Changes | None = None
     """How the running domain differs from the spec; None while that cannot be said."""
+    trays: Mapping[str, Tray] = field(default_factory=dict)
+    """By alias: drives of which the guest holds the tray."""
     running_since: datetime | None = None
     last_shutdown: float | None = None
     """Seconds since the guest was last asked to shut down, by this process."""

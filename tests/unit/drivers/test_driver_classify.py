@@ -72,6 +72,31 @@ TABLE = [
     (libvirt_error(INVALID, "Requested operation is not valid: domain is not running"), Refused, "NotRunning"),
     (libvirt_error(libvirt.VIR_ERR_NO_DOMAIN, "Domain not found: no domain with matching uuid"), NotFound, "NoDomain"),
     (libvirt_error(INTERNAL, "internal error: no device found with alias ua-x", domain=20), NotFound, "NoDevice"),
+    (libvirt_error(libvirt.VIR_ERR_INVALID_ARG, "invalid argument: target sdb doesn't exist."), NotFound, "NoDevice"),
+    (libvirt_error(INTERNAL, "internal error: disk 'sdb' not found"), NotFound, "NoDevice"),
+    (libvirt_error(FAILED, "operation failed: timed out waiting to open tray of 'sda'"), Refused, "TrayLocked"),
+    (
+        libvirt_error(
+            INTERNAL,
+            "internal error: unable to execute QEMU command 'blockdev-remove-medium': "
+            "Tray of device 'ua-disk-x' is not open",
+        ),
+        Refused,
+        "NoTray",
+    ),
+    (
+        libvirt_error(
+            INTERNAL,
+            "internal error: unable to execute QEMU command 'device_add': Bus 'ide.0' does not support hotplugging",
+        ),
+        Refused,
+        "NoHotPlug",
+    ),
+    (
+        libvirt_error(INTERNAL, "internal error: argument key 'filename' must not have null value"),
+        Refused,
+        "NoHotPlug",
+    ),
     (libvirt_error(libvirt.VIR_ERR_DEVICE_MISSING, "device not found: no device"), NotFound, "NoDevice"),
     (libvirt_error(libvirt.VIR_ERR_NO_STORAGE_VOL, "Storage volume not found", domain=STORAGE), NotFound, "NoVolume"),
     (libvirt_error(libvirt.VIR_ERR_NO_STORAGE_POOL, "Storage pool not found", domain=STORAGE), NotFound, "NoPool"),

@@ -27,6 +27,7 @@ from reconcilers.virtual_machine.plan import (
     Shutdown,
     Stamp,
     Start,
+    Tray,
     Undefine,
 )
 from tests.unit.reconcilers.builders import VmBuilder, after, vm, written
@@ -102,14 +103,18 @@ def scenes(draw: st.DrawFn) -> tuple[VirtualMachine, Observed]:
             Changes(attach=("ua-disk-a",)),
             Changes(restart=("cpu",)),
             Changes(update=("ua-nic-a",)),
+            Changes(update=("ua-disk-cd",)),
         ]
         changes = draw(st.sampled_from(kinds))
+    trays = draw(st.sampled_from([{}, {"ua-disk-cd": Tray(3, 3)}, {"ua-disk-cd": Tray(40, 8)}]))
     seen = Observed(
         now=NOW,
         ownership=owned,
         lost=draw(st.frozensets(st.sampled_from(HOSTS))),
         needs=draw(st.sampled_from(NEEDS)),
+        lacking=draw(st.booleans()),
         changes=changes,
+        trays=trays if changes is not None and "ua-disk-cd" in changes.update else {},
         running_since=draw(st.sampled_from([None, after(0), after(900)])),
         last_shutdown=draw(st.sampled_from([None, 1.0, 20.0])),
     )
@@ -328,11 +333,45 @@ def test_a_running_vm_is_left_running():
     assert (plan.step, plan.fields, verdict(plan)) == (Nothing(), {}, ("Ready", "Running"))
 
 
-def test_a_running_vm_that_lacks_something_goes_on_running():
-    plan = look(vm().running_on("kvm1"), runs(), needs=stalled("DiskNotFound", "there is no Disk x"))
-    assert verdict(plan) == ("Ready", "Running")
+def test_a_running_vm_that_lacks_something_goes_on_running_and_is_not_ready():
+    missing = stalled("DiskNotFound", "there is no Disk x")
+    plan = look(vm().running_on("kvm1"), runs(), needs=missing, lacking=True)
+    assert (plan.step, plan.verdict, plan.phase) == (Nothing(), missing, VMPhase.RUNNING)
+    whole = look(vm().running_on("kvm1"), runs(), needs=missing)
+    assert verdict(whole) == ("Ready", "Running"), "all that is declared is there; it could not be started now"
+    assert whole.verdict is not None
+    assert "there is no Disk x" in whole.verdict.message
+
+
+MEDIUM = Changes(update=("ua-disk-cd",))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "asked", "forced", "again"),
+    [
+        (0, 0, False, False, 5),
+        (24, 4, False, False, 1),
+        (28, 3, False, False, 2),
+        (28, 5, True, False, None),
+        (30, 1, True, True, None),
+        (300, 300, True, True, None),
+    ],
+)
+def test_a_guest_that_holds_a_tray_is_asked_again_and_at_last_forced(first, last, asked, forced, again):
+    plan = look(vm().running_on("kvm1"), runs(), changes=MEDIUM, trays={"ua-disk-cd": Tray(first, last)})
+    apply = Apply("kvm1", "uid-web", MEDIUM, frozenset({"ua-disk-cd"} if forced else ()))
+    assert plan.step == (apply if asked else Nothing())
+    assert (verdict(plan), plan.again) == (("Progressing", "TrayLocked"), again)
     assert plan.verdict is not None
-    assert "there is no Disk x" in plan.verdict.message
+    assert "drive cd" in plan.verdict.message
+
+
+def test_other_changes_do_not_wait_for_a_tray():
+    changes = Changes(attach=("ua-disk-a",), update=("ua-disk-cd", "ua-nic-lan"))
+    plan = look(vm().running_on("kvm1"), runs(), changes=changes, trays={"ua-disk-cd": Tray(2, 2)})
+    assert isinstance(plan.step, Apply)
+    assert plan.step.changes == Changes(attach=("ua-disk-a",), update=("ua-nic-lan",))
+    assert plan.step.force == frozenset()
 
 
 def test_an_older_copy_is_destroyed_first():

@@ -168,6 +168,31 @@ def test_a_disk_that_another_vm_was_just_promised_a_host_for():
     assert reasons(needs(w, full())) == ["DiskInUse"]
 
 
+@pytest.mark.parametrize(
+    ("content", "form", "drive", "reason"),
+    [
+        ("Other", "raw", {"type": "cdrom", "bootOrder": 1}, "NotAnISO"),
+        ("Other", "qcow2", {"type": "cdrom", "bootOrder": 1}, "NotAnISO"),
+        ("CDROM", "raw", {"type": "cdrom", "bootOrder": 1}, None),
+        (None, "raw", {"type": "cdrom", "bootOrder": 1}, None),
+        ("Other", "raw", {"type": "cdrom"}, None),
+        ("Other", "qcow2", {"type": "cdrom"}, None),
+        ("Other", "raw", {"bootOrder": 1}, None),
+    ],
+)
+def test_what_is_booted_from_as_a_cd_is_one(content, form, drive, reason):
+    """Any image can be in a drive that nobody boots from; what a volume of old holds is not known."""
+    built = disk("root", format=form).volume("root.img")
+    if content is not None:
+        built.obj["status"]["volume"]["content"] = content
+    found = needs(world(built), vm().spec(disks=[{**DRIVE, **drive}]))
+    assert reasons(found) == ([reason] if reason else [])
+    if reason is not None:
+        assert found.verdict is not None
+        assert found.verdict.bound is None, "a person must mend it"
+        assert all(word in found.verdict.message for word in ("disk root", "drive root", "format raw"))
+
+
 def test_shared_disks_and_cdroms_are_for_several():
     holder = other().running_on("kvm1")
     shared = disk("root", access="Shared", format="raw").volume("x")

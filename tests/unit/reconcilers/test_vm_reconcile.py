@@ -13,6 +13,7 @@ import pytest
 
 from drivers.errors import HostTimeout, NotFound, Refused
 from drivers.hypervisor import DomainState, Identity, StopReason
+from drivers.xmlread import read_domain
 from engine.keys import Key
 from engine.result import Failed
 from reconcilers.virtual_machine import reconcile
@@ -56,6 +57,7 @@ class VmHost(FakeHypervisor):
         identity = Identity(stamp["installation"], "default", "web", stamp["uid"], int(stamp["epoch"]))
         known = next((d for d in self.domains if d.uuid == uuid[1]), None)
         new = domain(name[1], uid=uuid[1], identity=identity, sections=sections, state=DomainState.SHUT_OFF)
+        new = replace(new, devices=read_domain(xml).devices)
         new = replace(new, stop_reason=known.stop_reason if known is not None else StopReason.UNKNOWN)
         self.domains = [*(d for d in self.domains if d.uuid != uuid[1]), new]
 

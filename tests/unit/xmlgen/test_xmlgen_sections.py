@@ -10,7 +10,7 @@ from lxml import etree
 
 from tests.unit.xmlgen.cases import BASELINE, LINUX, disk, domain, nic, spec
 from xmlgen.domain import DomainInput, Image, Kept, device_xml, generate, render
-from xmlgen.sections import Changes, applied, compare
+from xmlgen.sections import Changes, applied, as_found, compare
 
 CD: dict[str, Any] = {"name": "cd", "type": "cdrom"}
 BEFORE: dict[str, Any] = {"disks": [disk("root"), disk("lun", bus="scsi"), CD], "nics": [nic("lan")]}
@@ -33,8 +33,17 @@ CHANGES: dict[str, tuple[dict[str, Any], Changes]] = {
     ),
     "a CD-ROM drive more": (
         {"disks": [*BEFORE["disks"], {"name": "cd2", "type": "cdrom"}]},
-        Changes(restart=("boot", "ua-disk-cd2")),
+        Changes(attach=("ua-disk-cd2",)),
     ),
+    "a CD-ROM drive more that is booted from": (
+        {"disks": [*BEFORE["disks"], disk("cd2", type="cdrom", bootOrder=1)]},
+        Changes(attach=("ua-disk-cd2",), restart=("boot",)),
+    ),
+    "a SATA CD-ROM drive more": (
+        {"disks": [*BEFORE["disks"], {"name": "cd2", "type": "cdrom", "bus": "sata"}]},
+        Changes(restart=("ua-disk-cd2", "sata0")),
+    ),
+    "a CD-ROM drive less": ({"disks": BEFORE["disks"][:2]}, Changes(detach=("ua-disk-cd",))),
     "a SCSI disk less": ({"disks": [disk("root"), CD]}, Changes(detach=("ua-disk-lun",))),
     "a first disk more": (
         {"disks": [disk("new"), *BEFORE["disks"]]},
@@ -72,9 +81,26 @@ def test_what_an_edit_needs(case: str) -> None:
     assert expected.empty == (case == "nothing")
 
 
-def test_the_first_scsi_disk_waits_for_its_controller() -> None:
-    assert changes({"disks": [disk("root")]}, {"disks": [disk("root"), disk("lun", bus="scsi")]}) == Changes(
-        restart=("ua-disk-lun", "scsi")
+@pytest.mark.parametrize("drive", [disk("lun", bus="scsi"), disk("lun", type="cdrom")], ids=["disk", "CD-ROM"])
+def test_the_first_scsi_drive_brings_its_controller(drive: dict[str, Any]) -> None:
+    before, after = ({"disks": [disk("root"), *more]} for more in ((), (drive,)))
+    plan = changes(before, after)
+    assert plan == Changes(attach=("ua-scsi", "ua-disk-lun"))
+    running, desired = (generate(domain(spec(**declared))).sections for declared in (before, after))
+    assert compare(applied(running, desired, plan.attach), desired).empty
+    assert compare(applied(running, desired, ["ua-scsi"]), desired) == Changes(attach=("ua-disk-lun",))
+    assert "virtio-scsi" in device_xml(generate(domain(spec(**after))), "ua-scsi")
+
+
+def test_a_controller_takes_a_port_and_drives_wait_where_none_is_free() -> None:
+    before = {"disks": [disk("root")]}
+    full = {"disks": [disk("root"), *(disk(f"new{number}") for number in range(4))]}
+    running, desired = (generate(domain(spec(**declared))).sections for declared in (before, full))
+    running = applied(running, desired, compare(running, desired).attach)
+    more = {"disks": [*full["disks"], disk("cd", type="cdrom")]}
+    assert compare(running, generate(domain(spec(**more))).sections) == Changes(restart=("ua-disk-cd",))
+    assert changes(before, {"disks": [*before["disks"], disk("lun", bus="scsi"), *full["disks"][1:]]}) == Changes(
+        attach=("ua-scsi", "ua-disk-lun", "ua-disk-new0", "ua-disk-new1", "ua-disk-new2"), restart=("ua-disk-new3",)
     )
 
 
@@ -158,7 +184,7 @@ def test_a_swapped_image_waits_for_a_power_cycle() -> None:
 def test_a_seed_is_exchanged_in_place() -> None:
     documents = [generate(domain(spec(), seed=seed)) for seed in (None, "/srv/1.iso", "/srv/2.iso")]
     assert compare(documents[1].sections, documents[2].sections) == Changes(update=("ua-seed",))
-    assert compare(documents[0].sections, documents[1].sections).restart == ("ua-seed", "scsi")
+    assert compare(documents[0].sections, documents[1].sections) == Changes(restart=("ua-seed",))
     assert "/srv/2.iso" in device_xml(documents[2], "ua-seed")
 
 
@@ -176,3 +202,54 @@ def test_a_device_alone_is_as_in_the_document_but_for_the_boot_order() -> None:
         ]
     with pytest.raises(KeyError):
         device_xml(document, "ua-rng")
+
+
+# By the devices that are there ---------------------------------------------------------------------------------------
+
+STAMPED = generate(domain(spec(**BEFORE))).sections
+THERE: dict[str, str | None] = {
+    "ua-disk-root": "/srv/vms/root.qcow2",
+    "ua-disk-lun": "/srv/vms/lun.qcow2",
+    "ua-disk-cd": None,
+    "ua-nic-lan": None,
+    "ua-scsi": None,
+    "ua-rng": None,
+}
+
+
+def found(desired: dict[str, Any] = BEFORE, stamped: Any = STAMPED, **devices: str | None) -> Changes:
+    wanted = generate(domain(spec(**desired))).sections
+    there = THERE | {alias.replace("_", "-"): source for alias, source in devices.items()}
+    return compare(as_found(stamped, wanted, there), wanted)
+
+
+def test_a_domain_that_is_as_its_stamp_says_is_as_found() -> None:
+    assert found().empty
+    assert as_found(STAMPED, STAMPED, THERE) == STAMPED
+
+
+def test_a_medium_is_the_one_in_the_drive_whatever_the_stamp_says() -> None:
+    assert found(ua_disk_cd="/srv/vms/late.iso") == Changes(update=("ua-disk-cd",))
+    full = {**BEFORE, "disks": [*BEFORE["disks"][:2], disk("cd", type="cdrom")]}
+    path = str(domain(spec(**full)).drives[2].image.path)  # type: ignore[union-attr]
+    assert found(full, ua_disk_cd=path).empty, "it was changed, and its stamp was lost"
+    stamped = generate(domain(spec(**full))).sections
+    assert found(full, stamped) == Changes(update=("ua-disk-cd",)), "the stamp is there, and the medium is not"
+
+
+@pytest.mark.parametrize("alias", ["ua-disk-lun", "ua-disk-cd", "ua-disk-root", "ua-nic-lan"])
+def test_a_device_that_is_not_there_is_plugged_in(alias: str) -> None:
+    there = {name: source for name, source in THERE.items() if name != alias}
+    assert compare(as_found(STAMPED, STAMPED, there), STAMPED) == Changes(attach=(alias,))
+
+
+def test_a_device_that_came_late_goes_again_unless_it_is_wanted() -> None:
+    assert found(ua_disk_old="/srv/vms/old.iso") == Changes(detach=("ua-disk-old",))
+    wanted = {**BEFORE, "disks": [*BEFORE["disks"], disk("old", type="cdrom")]}
+    assert found(wanted, ua_disk_old="/srv/vms/old.iso") == Changes(attach=("ua-disk-old",)), "and so it is stamped"
+
+
+def test_what_is_fixed_at_power_on_is_as_stamped() -> None:
+    sata = {"disks": [disk("root", bus="sata")], "nics": []}
+    stamped = generate(domain(spec(**sata))).sections
+    assert compare(as_found(stamped, stamped, {}), stamped).empty
