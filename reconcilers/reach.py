@@ -9,7 +9,7 @@ from crds.storage_domain import StorageDomain
 from drivers.errors import NotConnected, Refused
 from drivers.hypervisor import Hypervisor
 from reconcilers.context import Context
-from reconcilers.storage_domain.marker import looked_at, verify
+from reconcilers.storage_domain.marker import owes_answer, verify
 
 PATIENCE_SECONDS = 0.25
 """How long a host is the only one asked. Most answer in a tenth of that, and one that hangs never does."""
@@ -32,11 +32,12 @@ async def working_host(
 ) -> Hypervisor | None:
     """A host (or the one named) on which the domain's marker was read, at most max_age seconds ago; None without one.
 
-    A daemon that has just begun to hang still counts as connected. So the host that was looked at last is asked first,
-    when it is slow the next one is asked beside it, and the first that answers is taken. Raises what `verify` raised
-    for the first one, when it succeeds on none.
+    A daemon that has just begun to hang still counts as connected. So when the first host is slow the next one is asked
+    beside it, and the first that answers is taken; a host that owes an answer comes last in the row. Raises what
+    `verify` raised for the first one, when it succeeds on none.
     """
-    hosts = sorted(reaching_hosts(ctx, domain, name), key=lambda host: -looked_at(domain, host))
+    hosts = reaching_hosts(ctx, domain, name)
+    hosts.sort(key=lambda host: owes_answer(ctx, domain, host, PATIENCE_SECONDS))
     waiting, problems = list(hosts), dict[Hypervisor, BaseException]()
     asked: dict[asyncio.Task[None], Hypervisor] = {}
     try:

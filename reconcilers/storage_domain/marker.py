@@ -189,7 +189,14 @@ async def verify(ctx: Context, domain: StorageDomain, host: Hypervisor, *, max_a
 # Looking -------------------------------------------------------------------------------------------------------------
 
 _looks: WeakKeyDictionary[Hypervisor, dict[str, Look]] = WeakKeyDictionary()
-_under_way: WeakKeyDictionary[Hypervisor, dict[str, asyncio.Task[Look]]] = WeakKeyDictionary()
+_under_way: WeakKeyDictionary[Hypervisor, dict[str, _UnderWay]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    task: asyncio.Task[Look]
+    begun: float
+    """Monotonic time."""
 
 
 async def look(ctx: Context, domain: StorageDomain, host: Hypervisor, *, max_age: float) -> Look:
@@ -198,20 +205,19 @@ async def look(ctx: Context, domain: StorageDomain, host: Hypervisor, *, max_age
     known = _looks.get(host, {}).get(uid)
     if known is not None and ctx.clock.monotonic() - known.at <= max_age:
         return known
-    tasks = _under_way.setdefault(host, {})
-    task = tasks.get(uid)
-    if task is None:
+    looks = _under_way.setdefault(host, {})
+    if uid not in looks:
         task = asyncio.create_task(_look(ctx, domain, host), name=f"look at {domain.metadata.name} on {host.name}")
-        tasks[uid] = task
-        task.add_done_callback(lambda _: tasks.pop(uid, None))
+        looks[uid] = _UnderWay(task, ctx.clock.monotonic())
+        task.add_done_callback(lambda _: looks.pop(uid, None))
     # Whoever gives up waiting must not take the answer from the others.
-    return await asyncio.shield(task)
+    return await asyncio.shield(looks[uid].task)
 
 
-def looked_at(domain: StorageDomain, host: Hypervisor) -> float:
-    """Monotonic time before the newest look at the directory on a host that was answered; -inf: there was none."""
-    known = _looks.get(host, {}).get(domain.metadata.uid)
-    return known.at if known is not None and not isinstance(known.reading, Silent) else float("-inf")
+def owes_answer(ctx: Context, domain: StorageDomain, host: Hypervisor, seconds: float) -> bool:
+    """Whether a look at the directory on a host is under way since that many seconds or more."""
+    look = _under_way.get(host, {}).get(domain.metadata.uid)
+    return look is not None and ctx.clock.monotonic() - look.begun >= seconds
 
 
 def invalidate(domain: StorageDomain, host: Hypervisor) -> None:

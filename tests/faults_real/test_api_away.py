@@ -16,6 +16,7 @@ from tests.integration.system.test_vm_run_policy import kill, qemus
 MUTATING = ("POST", "PUT", "PATCH", "DELETE")
 
 
+@pytest.mark.timeout(1500)
 def test_away(cluster: Cluster, faults: ApiFaults, figures: Figures, full_time: bool) -> None:
     seconds = 600 if full_time else 60
     cluster.apply(firmware_vm("web"), firmware_vm("crashed"))
@@ -59,6 +60,7 @@ def test_server_dies(cluster: Cluster, faults: ApiFaults, figures: Figures) -> N
     assert pids(cluster, "web") == before
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("what", "rules"),
     [
