@@ -55,17 +55,14 @@ class KeyedQueue:
         self._failures: dict[Key, int] = {}
         self._base_delay, self._max_delay = base_delay, max_delay
         self._rng = rng if rng is not None else random.Random()  # noqa: S311 - spreads load, guards nothing
-        self._sleepers: dict[asyncio.Future[None], None] = {}  # in the order of their coming
+        self._sleepers: dict[Priority, dict[asyncio.Future[None], None]] = {}  # by lane, in the order of their coming
+        self._alarm: tuple[float, asyncio.TimerHandle] | None = None
         self._closed = False
 
     def add(self, key: Key, priority: Priority = Priority.USER) -> None:
         """Asks for a reconcile that begins after this call; never fails and never waits."""
-        if key in self._in_work:
-            self._again[key] = min(priority, self._again.get(key, priority))
-            return
-        if self._ready.put(key, priority, self._group_of(key), self._clock.monotonic()):
-            metrics.queue_adds.labels(key.kind, priority.name).inc()
-        self._wake()
+        self._put(key, priority)
+        self._pass_on()
 
     def add_after(self, key: Key, delay: float, priority: Priority = Priority.PERIODIC) -> None:
         """Adds the key in `delay` seconds; of several due times the earliest stays, with the highest priority."""
@@ -81,7 +78,7 @@ class KeyedQueue:
         if held is None or due < held[0]:
             self._pushes += 1
             heapq.heappush(self._heap, (due, self._pushes, key))
-            self._wake()
+            self._set_alarm()
 
     async def get(self, lowest: Priority = Priority.PERIODIC) -> Key:
         """The next key to work on, waiting for one; `done` must follow. QueueClosed after `close`.
@@ -92,9 +89,10 @@ class KeyedQueue:
             if self._closed:
                 raise QueueClosed("the queue is closed")
             key = self.take(lowest)
+            self._pass_on()
             if key is not None:
                 return key
-            await self._sleep()
+            await self._sleep(lowest)
 
     def take(self, lowest: Priority = Priority.PERIODIC) -> Key | None:
         """As `get`, but None when nothing may be handed out now."""
@@ -111,8 +109,8 @@ class KeyedQueue:
         self._ready.release(self._in_work.pop(key))
         again = self._again.pop(key, None)
         if again is not None:
-            self.add(key, again)
-        self._wake()
+            self._put(key, again)
+        self._pass_on()
 
     def retry(self, key: Key) -> float:
         """Adds the key after its back-off, with the priority it was handed out with; the delay, in seconds.
@@ -139,7 +137,12 @@ class KeyedQueue:
     def close(self) -> None:
         """Hands out nothing more; whoever waits in `get` gets QueueClosed. Adding stays harmless."""
         self._closed = True
-        self._wake()
+        if self._alarm is not None:
+            self._alarm[1].cancel()
+        for lane in self._sleepers.values():
+            for sleeper in lane:
+                if not sleeper.done():
+                    sleeper.set_result(None)
 
     def depth(self, priority: Priority | None = None) -> int:
         """How many keys wait, of one priority or of all; those in work and those with a due time do not count."""
@@ -166,6 +169,12 @@ class KeyedQueue:
         metrics.queue_scheduled.set_function(self.scheduled)
         metrics.queue_oldest_seconds.set_function(self.oldest_age)
 
+    def _put(self, key: Key, priority: Priority) -> None:
+        if key in self._in_work:
+            self._again[key] = min(priority, self._again.get(key, priority))
+        elif self._ready.put(key, priority, self._group_of(key), self._clock.monotonic()):
+            metrics.queue_adds.labels(key.kind, priority.name).inc()
+
     def _promote(self, now: float) -> None:
         """Moves what has come due into the ready list; heap entries that an earlier due time replaced are skipped."""
         while self._heap and self._heap[0][0] <= now:
@@ -173,7 +182,7 @@ class KeyedQueue:
             held = self._due.get(key)
             if held is not None and held[0] == due:
                 del self._due[key]
-                self.add(key, held[1])
+                self._put(key, held[1])
 
     def _next_due(self) -> float | None:
         while self._heap:
@@ -184,19 +193,47 @@ class KeyedQueue:
             heapq.heappop(self._heap)
         return None
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, lowest: Priority) -> None:
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers[sleeper] = None
-        due = self._next_due()
-        # A hair late rather than a hair early: the loop's timers may fire within its clock's resolution.
-        timeout = None if due is None else max(0.0, due - self._clock.monotonic()) + 0.001
+        lane = self._sleepers.setdefault(lowest, {})
+        lane[sleeper] = None
+        self._set_alarm()
         try:
-            await asyncio.wait((sleeper,), timeout=timeout)
-        finally:
-            self._sleepers.pop(sleeper, None)
+            await sleeper
+        except asyncio.CancelledError:
+            lane.pop(sleeper, None)
+            self._pass_on()  # it may have been woken just before
+            raise
 
-    def _wake(self) -> None:
-        for sleeper in self._sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
-        self._sleepers.clear()
+    def _pass_on(self) -> None:
+        """Wake one that sleeps, if there is something for it. It does the same in turn when it has taken: so all wake
+        that have work, and nobody else.
+        """
+        for lowest in sorted(self._sleepers):  # a reserve first, so that the others stay free for what it may not take
+            lane = self._sleepers[lowest]
+            while lane and self._ready.offers(lowest):
+                sleeper = next(iter(lane))
+                del lane[sleeper]
+                if not sleeper.done():
+                    sleeper.set_result(None)
+                    return
+
+    def _set_alarm(self) -> None:
+        """One timer for all that sleep, at the first due time."""
+        sleeper = next((sleeper for lane in self._sleepers.values() for sleeper in lane), None)
+        due = self._next_due()
+        if sleeper is None or due is None or self._closed:
+            return
+        if self._alarm is not None:
+            if self._alarm[0] <= due:
+                return
+            self._alarm[1].cancel()
+        # A hair late rather than a hair early: the loop's timers may fire within its clock's resolution.
+        delay = max(0.0, due - self._clock.monotonic()) + 0.001
+        self._alarm = due, sleeper.get_loop().call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._promote(self._clock.monotonic())
+        self._pass_on()
+        self._set_alarm()

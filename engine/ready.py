@@ -63,6 +63,10 @@ class Bucket:
                 return entry
         return None
 
+    def offers(self, full: "FullGroups") -> bool:
+        """Whether `take` would find something."""
+        return any(not full(group) for group in self._groups)
+
     def take_oldest(self, full: "FullGroups", before: float) -> Waiting | None:
         """The first-in-row key that has waited longest, if it has waited since `before` or longer."""
         heads = (next(iter(members.values())) for group, members in self._groups.items() if not full(group))
@@ -133,6 +137,10 @@ class ReadyList:
         del self._entries[entry.key]
         self._count(entry, +1)
         return entry
+
+    def offers(self, lowest: Priority) -> bool:
+        """Whether `take` would find something."""
+        return any(self._buckets[each].offers(self._full(each)) for each in Priority if each <= lowest)
 
     def release(self, entry: Waiting) -> None:
         """The work that `take` handed out has ended."""

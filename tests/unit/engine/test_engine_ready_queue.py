@@ -307,3 +307,88 @@ async def test_several_workers_share_the_work_and_never_a_key() -> None:
     assert clock.monotonic() - start <= 5.5
     queue.close()
     await asyncio.gather(*workers)
+
+
+class Idle:
+    """Workers that count how often they are woken: once for each key, and once more to find that nothing is left."""
+
+    def __init__(self, queue: KeyedQueue, lanes: list[Priority]) -> None:
+        self.queue = queue
+        self.looks = 0
+        self.taken: list[str] = []
+        take = queue.take
+
+        def counted(lowest: Priority = Priority.PERIODIC) -> Key | None:
+            self.looks += 1
+            return take(lowest)
+
+        queue.take = counted  # type: ignore[method-assign]
+        self.tasks = [asyncio.create_task(self.work(lane)) for lane in lanes]
+
+    async def work(self, lane: Priority) -> None:
+        while True:
+            mine = await self.queue.get(lane)
+            self.taken.append(mine.name)
+            try:
+                await asyncio.sleep(1)
+            finally:
+                self.queue.done(mine)
+
+
+async def test_one_key_wakes_one_worker(queue: KeyedQueue) -> None:
+    idle = Idle(queue, [Priority.PERIODIC] * 50)
+    await asyncio.sleep(1)
+    assert idle.looks == 50
+    for number in range(10):
+        queue.add(key(f"k{number}"))
+        queue.add_after(key(f"later{number}"), 5)
+    await asyncio.sleep(5.5)
+    assert len(idle.taken) == 20
+    await asyncio.sleep(60)
+    assert idle.looks <= 50 + 2 * 20 + 10
+
+
+async def test_a_key_that_the_reserve_may_not_take_goes_to_another() -> None:
+    queue = KeyedQueue(LoopClock(), group_of=lambda each: each.name[0], group_limit=1)
+    idle = Idle(queue, [Priority.URGENT, Priority.PERIODIC])
+    await asyncio.sleep(1)
+    queue.add(key("x1"), Priority.URGENT)
+    queue.add(key("x2"), Priority.USER)
+    queue.add(key("x3"), Priority.URGENT)
+    await asyncio.sleep(0.5)
+    assert idle.taken == ["x1", "x2"], "x3 waits for its group, and the reserve takes nothing else"
+    await asyncio.sleep(1)
+    assert idle.taken == ["x1", "x2", "x3"]
+
+
+async def test_a_worker_that_is_cancelled_when_woken_passes_the_wake_on(queue: KeyedQueue) -> None:
+    idle = Idle(queue, [Priority.PERIODIC] * 2)
+    await asyncio.sleep(1)
+    queue.add(A)
+    idle.tasks[0].cancel()
+    await asyncio.sleep(1)
+    assert idle.taken == ["a"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_worker_sleeps_while_there_is_something_for_it(seed: int) -> None:
+    rng = random.Random(seed)
+    queue = KeyedQueue(LoopClock(), group_of=lambda each: each.name[0], group_limit=2, rng=rng)
+    lanes = [Priority.PERIODIC] * 4 + [Priority.URGENT]
+    idle = Idle(queue, lanes)
+    asked: set[str] = set()
+    for step in range(200):
+        name = f"{rng.choice('xyz')}{step}"
+        asked.add(name)
+        if rng.random() < 0.3:
+            queue.add_after(key(name), rng.uniform(0, 3), rng.choice(list(Priority)))
+        else:
+            queue.add(key(name), rng.choice(list(Priority)))
+        if rng.random() < 0.2:
+            victim = rng.randrange(len(lanes))
+            idle.tasks[victim].cancel()
+            idle.tasks[victim] = asyncio.create_task(idle.work(lanes[victim]))
+        if rng.random() < 0.3:
+            await asyncio.sleep(rng.choice((0, 0.1, 2)))
+    await asyncio.sleep(1000)
+    assert set(idle.taken) == asked
