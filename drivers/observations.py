@@ -37,6 +37,7 @@ class ObservationStore:
         self._entries: dict[str, _Entry] = {}
         self._guests: dict[str, GuestFacts] = {}
         self._list: Ticket | None = None
+        self._inventory: Inventory | None = None
         self._images: dict[str, frozenset[str]] | None = None
 
     def ticket(self, now: float) -> Ticket:
@@ -89,12 +90,15 @@ class ObservationStore:
         """All that is known; None until there was a complete list."""
         if self._list is None:
             return None
+        if self._inventory is not None and self._inventory.sequence == self._sequence:
+            return self._inventory
         domains = (entry.observation for entry in self._entries.values() if entry.observation is not None)
-        return Inventory(
+        self._inventory = Inventory(
             domains=tuple(sorted(domains, key=lambda domain: domain.uuid)),
             sequence=self._sequence,
             listed_at=self._list.at,
         )
+        return self._inventory
 
     def users_of(self, path: str) -> frozenset[str]:
         """UUIDs of the domains that have the image at this path."""

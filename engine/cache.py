@@ -198,6 +198,8 @@ class Cache:
     def add_index(self, kind: str, name: str, function: IndexFunction) -> None:
         """Keeps the objects of a kind findable by the values that `function` gives; covers what is here already.
 
+        The function must not change the object: all of a kind are given the same one.
+
         An exception of `function` reaches whoever puts the object in, and leaves the cache as it was.
         """
         state = self._kind(kind)
@@ -226,7 +228,8 @@ class Cache:
     def watch(self, listener: Listener) -> None:
         """Calls `listener(key, old, new)` after every visible change; old or new is None at creation and deletion.
 
-        It is called inside the write and must not wait. What it raises is logged as a bug and disturbs nobody else.
+        It is called inside the write and must neither wait nor change them. What it raises is logged as a bug and
+        disturbs nobody else.
         """
         self._listeners.append(listener)
 
@@ -238,7 +241,8 @@ class Cache:
     def _store(self, kind: _Kind, key: Key, held: _Entry | None, entry: _Entry) -> bool:
         same = held is not None and held.uid == entry.uid and held.body == entry.body
         if not same:
-            values = {name: frozenset(index.function(entry.decode())) for name, index in kind.indexes.items()}
+            obj = entry.decode() if kind.indexes else {}
+            values = {name: frozenset(index.function(obj)) for name, index in kind.indexes.items()}
             for name, index in kind.indexes.items():
                 index.put(key, values[name])
         kind.entries[key] = entry
@@ -286,9 +290,10 @@ class Cache:
             self._buried.popitem(last=False)
 
     def _tell(self, key: Key, old: _Entry | None, new: _Entry | None) -> None:
+        before, after = old.decode() if old is not None else None, new.decode() if new is not None else None
         for listener in self._listeners:
             try:
-                listener(key, old.decode() if old is not None else None, new.decode() if new is not None else None)
+                listener(key, before, after)
             except Exception:
                 _log.exception("a cache listener failed", extra={"changed": str(key)})
 

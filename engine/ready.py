@@ -41,6 +41,9 @@ class Bucket:
     def __init__(self) -> None:
         self._groups: OrderedDict[Group, OrderedDict[Key, Waiting]] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
     def __len__(self) -> int:
         return sum(len(members) for members in self._groups.values())
 
@@ -140,16 +143,18 @@ class ReadyList:
 
     def offers(self, lowest: Priority) -> bool:
         """Whether `take` would find something."""
-        return any(self._buckets[each].offers(self._full(each)) for each in Priority if each <= lowest)
+        return any(self._buckets[each].offers(self._full(each)) for each in self._waiting(lowest))
 
     def release(self, entry: Waiting) -> None:
         """The work that `take` handed out has ended."""
         self._count(entry, -1)
 
+    def _waiting(self, lowest: Priority) -> list[Priority]:
+        """The priorities down to that one of which something waits, the highest first."""
+        return [each for each, bucket in self._buckets.items() if each <= lowest and bucket]
+
     def _take_strict(self, lowest: Priority) -> Waiting | None:
-        for priority in Priority:
-            if priority > lowest:
-                break
+        for priority in self._waiting(lowest):
             entry = self._buckets[priority].take(self._full(priority))
             if entry is not None:
                 lower = any(self.depth(other) for other in Priority if other > priority)

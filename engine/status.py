@@ -82,16 +82,18 @@ class StatusWriter:
         }
 
     def _is_settled(self, key: Key, desired: Object, known: Object) -> bool:
-        wanted = canonical(desired)
-        there = canonical(self._descriptive(key.kind, known.get("status") or {}))
+        held = self._descriptive(key.kind, known.get("status") or {})
+        if desired == held:
+            return True
+        wanted, there = canonical(desired), canonical(held)
         return wanted == there or self._settled.get(key) == (wanted, there)
 
     def _remember(self, key: Key, desired: Object, answer: Object) -> None:
         """When the server keeps something else than was asked (another manager's field, a default, a field that its
         schema lacks), asking again changes nothing: the same wish upon the same state is not written twice.
         """
-        wanted = canonical(desired)
-        there = canonical(self._descriptive(key.kind, answer.get("status") or {}))
+        held = self._descriptive(key.kind, answer.get("status") or {})
+        wanted, there = ("", "") if desired == held else (canonical(desired), canonical(held))
         if wanted == there:
             self._settled.pop(key, None)
         else:
@@ -104,7 +106,7 @@ class StatusWriter:
 
 def without_none(value: Any) -> Any:
     """The value with every None inside a mapping left out, as the API server stores it."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {name: without_none(inner) for name, inner in value.items() if inner is not None}
     if isinstance(value, list | tuple):
         return [without_none(inner) for inner in value]
@@ -117,7 +119,7 @@ def canonical(value: Any) -> str:
 
 
 def _sorted_conditions(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {name: _sorted_conditions(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         items = [_sorted_conditions(inner) for inner in value]

@@ -222,8 +222,7 @@ class ApiServer:
         meta.update(uid=uid or self._uid(), generation=1, creationTimestamp=timestamp(self._clock.now()))
         if resource.kind == NAMESPACE.kind:
             obj["status"] = {"phase": "Active"}
-        obj = schemas.defaulted(self._schema(resource), obj)
-        self._valid(resource, obj)
+        obj = self._checked(resource, obj, {})
         key = Key(resource.kind, meta.get("namespace", ""), meta["name"])
         stored = self._objects[key] = Stored(obj)
         self._stamp(stored)
@@ -311,8 +310,7 @@ class ApiServer:
 
     def _store(self, resource: Resource, stored: Stored, new: Object, managed: Managed) -> Object:
         old = stored.obj
-        new = schemas.defaulted(self._schema(resource), new)
-        self._valid(resource, new)
+        new = self._checked(resource, new, old)
         stored.managed = managed
         if new == old:
             return old
@@ -374,12 +372,22 @@ class ApiServer:
             fields = ", ".join(f'unknown field "{path}"' for path in unknown)
             raise Refusal(400, "BadRequest", f"strict decoding error: {fields}")
 
-    def _valid(self, resource: Resource, obj: Object) -> None:
-        found = list(schemas.causes(self._schema(resource), {k: v for k, v in obj.items() if k != "metadata"}))
+    def _checked(self, resource: Resource, new: Object, old: Object) -> Object:
+        """The object with its defaults. Refused if it is not valid; parts that are the old one's own are."""
+        schema = self._schema(resource)
+        fresh = {
+            name: inner
+            for name, inner in (schema.get("properties") or {}).items()
+            if name != "metadata" and not (name in old and new.get(name) is old[name])
+        }
+        obj: Object = schemas.defaulted({**schema, "properties": fresh}, new)
+        unnamed = {name: value for name, value in obj.items() if name != "metadata"}
+        found = list(schemas.causes({**schema, "properties": fresh}, unnamed))
         if found:
             what = "; ".join(f"{cause.field}: {cause.message}" for cause in found)
             message = f'{resource.kind} "{obj["metadata"]["name"]}" is invalid: {what}'
             raise Refusal(422, "Invalid", message, found)
+        return obj
 
     def _stamp(self, stored: Stored) -> None:
         self._version += 1

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from drivers.simulated.files import File
 from drivers.simulated.sparse import SparseBytes
-from simulator.manifests import disk, drive, drive_of, vm
+from simulator.manifests import Object, disk, drive, drive_of, vm
 from simulator.scene import Scene
 
 IMAGE = b"\xeb\x3c" + bytes(range(256)) * 1024
 """A raw image: not large, and no two blocks of it are alike to a checksum."""
+
+
+Act = Callable[[Scene], None]
 
 
 @dataclass(frozen=True)
@@ -23,73 +26,91 @@ class Flow:
     """Something that users do."""
 
     name: str
-    when: Callable[[Scene], None]
-    """What they do; the crash points are those from here on."""
-    given: Callable[[Scene], None] = field(default=lambda scene: None)
+    when: tuple[Act, ...]
+    """What they do, in any order and at any pace (the seed's); the crash points are those from here on."""
+    given: tuple[Act, ...] = ()
     """What is there before, and at rest."""
     writes: int = 120
     """Changes of objects by one controller that this may take at most, without a crash."""
 
 
-def _three_vms(scene: Scene, policy: str = "Always") -> None:
-    scene.apply(
-        disk("data", "1Gi", format="raw"),
-        vm("web", drive("root"), drive_of("data", "data"), policy=policy),
-        vm("cache", drive("scratch", "local"), policy=policy),
-        vm("db", drive("root"), policy=policy, cloudInit={"userData": "#cloud-config\n"}),
+def _apply(obj: Object) -> Act:
+    return lambda scene: scene.apply(obj)
+
+
+def _edit(kind: str, name: str, spec: Object) -> Act:
+    return lambda scene: scene.edit(kind, name, spec)
+
+
+def _delete(kind: str, name: str, propagation: str | None = None) -> Act:
+    return lambda scene: scene.delete(kind, name, propagation=propagation)
+
+
+def _three_vms(policy: str = "Always") -> tuple[Act, ...]:
+    return (
+        _apply(disk("data", "1Gi", format="raw")),
+        _apply(vm("web", drive("root"), drive_of("data", "data"), policy=policy)),
+        _apply(vm("cache", drive("scratch", "local"), policy=policy)),
+        _apply(vm("db", drive("root"), policy=policy, cloudInit={"userData": "#cloud-config\n"})),
     )
-
-
-def _start(scene: Scene) -> None:
-    scene.edit("VirtualMachine", "web", {"runPolicy": "Always"})
-    scene.edit("VirtualMachine", "cache", {"powerRequest": {"id": "1", "action": "Start"}, "runPolicy": "Manual"})
-    scene.edit("VirtualMachine", "db", {"runPolicy": "RerunOnFailure"})
-
-
-def _stop(scene: Scene) -> None:
-    scene.edit("VirtualMachine", "web", {"runPolicy": "Halted"})
-    scene.edit("VirtualMachine", "cache", {"powerRequest": {"id": "1", "action": "ForceOff"}})
-    scene.edit("VirtualMachine", "db", {"powerRequest": {"id": "1", "action": "Shutdown"}})
-
-
-def _delete(scene: Scene) -> None:
-    scene.delete("VirtualMachine", "web", propagation="Foreground")
-    scene.delete("VirtualMachine", "cache")
-    scene.delete("Disk", "data")
-    scene.delete("VirtualMachine", "db")
 
 
 def _image(scene: Scene) -> None:
     scene.shared.create("image.raw", File(SparseBytes(IMAGE)))
 
 
-def _import(scene: Scene) -> None:
-    source = {"file": {"path": "image.raw", "checksum": f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"}}
-    scene.apply(
-        disk("golden", "1Gi", format="raw", source=source),
-        vm("web", drive("root", source=source), drive_of("data", "golden")),
-    )
-
-
-def _one_of_three_off(scene: Scene) -> None:
-    _three_vms(scene)
-    scene.edit("VirtualMachine", "db", {"runPolicy": "Halted"})
-
-
-def _grow(scene: Scene) -> None:
-    scene.edit("Disk", "data", {"size": "2Gi"})
-    scene.edit("Disk", "cache-scratch", {"size": "3Gi"})
-    scene.edit("Disk", "db-root", {"size": "2Gi"})
-
+SOURCE = {"file": {"path": "image.raw", "checksum": f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"}}
 
 FLOWS = {
     flow.name: flow
     for flow in (
-        Flow("create", when=_three_vms),
-        Flow("start", given=lambda scene: _three_vms(scene, "Halted"), when=_start),
-        Flow("stop", given=_three_vms, when=_stop),
-        Flow("delete", given=_three_vms, when=_delete),
-        Flow("import", given=_image, when=_import),
-        Flow("grow", given=_one_of_three_off, when=_grow),
+        Flow("create", when=_three_vms()),
+        Flow(
+            "start",
+            given=_three_vms("Halted"),
+            when=(
+                _edit("VirtualMachine", "web", {"runPolicy": "Always"}),
+                _edit(
+                    "VirtualMachine", "cache", {"powerRequest": {"id": "1", "action": "Start"}, "runPolicy": "Manual"}
+                ),
+                _edit("VirtualMachine", "db", {"runPolicy": "RerunOnFailure"}),
+            ),
+        ),
+        Flow(
+            "stop",
+            given=_three_vms(),
+            when=(
+                _edit("VirtualMachine", "web", {"runPolicy": "Halted"}),
+                _edit("VirtualMachine", "cache", {"powerRequest": {"id": "1", "action": "ForceOff"}}),
+                _edit("VirtualMachine", "db", {"powerRequest": {"id": "1", "action": "Shutdown"}}),
+            ),
+        ),
+        Flow(
+            "delete",
+            given=_three_vms(),
+            when=(
+                _delete("VirtualMachine", "web", propagation="Foreground"),
+                _delete("VirtualMachine", "cache"),
+                _delete("Disk", "data"),
+                _delete("VirtualMachine", "db"),
+            ),
+        ),
+        Flow(
+            "import",
+            given=(_image,),
+            when=(
+                _apply(disk("golden", "1Gi", format="raw", source=SOURCE)),
+                _apply(vm("web", drive("root", source=SOURCE), drive_of("data", "golden"))),
+            ),
+        ),
+        Flow(
+            "grow",
+            given=(*_three_vms(), _edit("VirtualMachine", "db", {"runPolicy": "Halted"})),
+            when=(
+                _edit("Disk", "data", {"size": "2Gi"}),
+                _edit("Disk", "cache-scratch", {"size": "3Gi"}),
+                _edit("Disk", "db-root", {"size": "2Gi"}),
+            ),
+        ),
     )
 }

@@ -56,22 +56,42 @@ class Deadlock(Exception):
     """Nothing is left that could ever happen."""
 
 
+class Livelock(Exception):
+    """Something goes round and round, and time does not pass."""
+
+
+ONE_INSTANT = 200_000
+"""Steps at one instant of virtual time beyond which nothing will come of them."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module. It has no sockets, threads or signals: whatever asks for one fails."""
 
     _ready: Any
-    _scheduled: list[asyncio.TimerHandle]
+    _scheduled: list[tuple[float, int, asyncio.TimerHandle]]
 
     def __init__(self) -> None:
         """Time begins at 0."""
         super().__init__()
         self._now = 0.0
-        self.steps = 0
+        self._timers = 0
+        self._steps = 0
+        """Since time passed last."""
         self.set_task_factory(_task)  # type: ignore[arg-type]
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self._now
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Timers of one instant fire in the order in which they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, timer))
+        return timer
 
     def freeze(self, scope: Scope) -> None:
         """Run nothing of it from now on."""
@@ -97,14 +117,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
                         coroutine.close()
 
     def _run_once(self) -> None:
+        timers = self._scheduled
         if not self._ready:
-            while self._scheduled and self._scheduled[0].cancelled():
-                heapq.heappop(self._scheduled)
-            if not self._scheduled:
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+            if not timers:
                 raise Deadlock("every task waits for something that nobody will do")
-            self._now = max(self._now, self._scheduled[0].when())
-        while self._scheduled and self._scheduled[0].when() <= self._now:
-            handle = heapq.heappop(self._scheduled)
+            if timers[0][0] > self._now:
+                self._now, self._steps = timers[0][0], 0
+        while timers and timers[0][0] <= self._now:
+            handle = heapq.heappop(timers)[2]
             handle._scheduled = False  # type: ignore[attr-defined]
             self._ready.append(handle)
         for _ in range(len(self._ready)):
@@ -118,7 +140,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not scope.dead:
                 scope.parked.append(handle)
             return
-        self.steps += 1
+        self._steps += 1
+        if self._steps > ONE_INSTANT:
+            self._steps = 0
+            raise Livelock(f"time stands still at {self._now:.3f} s: {handle!r}")
         handle._run()
 
     def _process_events(self, event_list: Any) -> None:
@@ -145,7 +170,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(work)
     finally:
-        with _unheard(), contextlib.suppress(Deadlock):
+        with _unheard(), contextlib.suppress(Deadlock, Livelock):
             _cancel_all(loop)
         loop.close()
         with _unheard():

@@ -9,82 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import json
 import os
 import random
-import sys
-import time
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict
 from functools import partial
 
 from simulator import oracle
 from simulator.doors import Call, Door, Send
+from simulator.findings import Campaign, Death, Outcome, Point
 from simulator.flows import FLOWS, Flow
-from simulator.loop import Deadlock, VirtualLoop, run
+from simulator.loop import Deadlock, Livelock, run
 from simulator.scene import NotSettled, Scene
 
 RESTART = (0.2, 20.0)
 """Seconds between the end of a controller and the begin of the next."""
+PACES = (0.0, 0.05, 3.0)
+"""Seconds that users let pass at most between two things that they do; the seed chooses."""
 PATIENCE = 1800.0
 """Virtual seconds in which all must have come to rest."""
 WRITES_MORE = 60
 """Changes of objects that a crash may cost beyond those of the flow."""
 
 
-class Death(StrEnum):
-    """When the controller dies, seen from the call."""
-
-    BEFORE = "before"
-    """Before it is sent."""
-    AFTER = "after"
-    """When it has been carried out, and the answer has not come."""
-    LATE = "late"
-    """When it was sent; it is carried out only after the next controller has begun."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One crash point: the call, and which of its like it is in its run."""
-
-    ordinal: int
-    call: str
-    nth: int
-
-    @property
-    def name(self) -> str:
-        """What it is called in every run."""
-        return f"{self.call}#{self.nth}"
-
-
-@dataclass
-class Outcome:
-    """What came of one run."""
-
-    flow: str
-    seed: int
-    point: Point | None
-    death: str
-    problems: list[str]
-    seconds: float = 0.0
-    """Virtual time."""
-    writes: int = 0
-
-    @property
-    def repeat(self) -> str:
-        """The command that shows it again."""
-        at = f" --kill {self.point.ordinal} --death {self.death}" if self.point is not None else ""
-        return f"python -m simulator run --flow {self.flow} --seed {self.seed}{at}"
-
-
 class PointGate:
     """Numbers the calls of a controller, and lets something happen at each."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         """Not armed: everything passes."""
+        self.seed = seed
         self.armed = False
         self.points: list[Point] = []
         self._nth: Counter[str] = Counter()
@@ -115,7 +73,8 @@ class PointGate:
     async def _die(self, death: Death, point: Point, send: Send) -> None:
         assert self.kill is not None
         # Drawn apart, so that it disturbs no other chance.
-        delay = random.Random(f"{point} {death}").uniform(*RESTART)
+        rng = random.Random(f"{self.seed} {point} {death}")
+        delay = rng.uniform(*RESTART)
         kill = partial(self.kill, delay)
         match death:
             case Death.BEFORE:
@@ -124,7 +83,7 @@ class PointGate:
                 send(0.0, kill)
                 await asyncio.get_running_loop().create_future()
             case Death.LATE:
-                send(delay + random.Random(f"{point}").uniform(0.0, 5.0), _nothing)
+                send(delay + rng.uniform(0.0, 5.0), _nothing)
                 await asyncio.sleep(0)  # what is sent in a task of its own leaves now
                 await asyncio.sleep(0.0005)
         kill()
@@ -134,9 +93,9 @@ class PointGate:
 class OnePoint(PointGate):
     """Dies at one point."""
 
-    def __init__(self, ordinal: int, death: Death) -> None:
+    def __init__(self, seed: int, ordinal: int, death: Death) -> None:
         """`ordinal`: number of the call, counted from 1."""
-        super().__init__()
+        super().__init__(seed)
         self._ordinal, self._death = ordinal, death
 
     def decide(self, point: Point, call: Call) -> Death | None:
@@ -147,28 +106,25 @@ class OnePoint(PointGate):
 class ForkingGate(PointGate):
     """Dies at every point, in a child of its own each time."""
 
-    def __init__(self, deaths: Callable[[Point, Call], tuple[Death, ...]], deadline: float) -> None:
-        """`deaths`: which ways to die are tried at a point. `deadline`: real time until which children are begun."""
-        super().__init__()
+    def __init__(self, flow: str, seed: int, deaths: Callable[[Point, Call], tuple[Death, ...]]) -> None:
+        """`deaths`: which ways to die are tried at a point."""
+        super().__init__(seed)
+        self._flow = flow
         self._deaths = deaths
-        self._deadline = deadline
         self.report: int | None = None
         """In a child: where to write what came of it."""
         self.outcomes: list[Outcome] = []
-        self.skipped = 0
 
     def decide(self, point: Point, call: Call) -> Death | None:
         """See PointGate."""
         for death in self._deaths(point, call):
-            if time.monotonic() > self._deadline:
-                self.skipped += 1
-                continue
             reading, writing = os.pipe()
             loop = asyncio.get_running_loop()
             child = os.fork()
             if child == 0:
                 asyncio._set_running_loop(loop)  # which otherwise runs in the parent only
                 os.close(reading)
+                gc.disable()  # it does not live long enough for that to be worth it
                 self.report = writing
                 return death
             os.close(writing)
@@ -179,8 +135,16 @@ class ForkingGate(PointGate):
                 said = json.loads(text)
                 self.outcomes.append(Outcome(**{**said, "point": point}))
             else:
-                self.outcomes.append(Outcome("", 0, point, death, ["the child ended without a word"]))
+                said_nothing = ["the child ended without a word"]
+                self.outcomes.append(Outcome(self._flow, self.seed, point, death, said_nothing))
         return None
+
+    def tell(self, outcome: Outcome) -> None:
+        """In a child: say what came of it, and end."""
+        assert self.report is not None
+        with os.fdopen(self.report, "w") as pipe:
+            json.dump({**asdict(outcome), "point": None}, pipe)
+        os._exit(0)
 
 
 def _nothing() -> None:
@@ -193,7 +157,8 @@ async def play(flow: Flow, seed: int, gate: PointGate, *, quiet: float = 60.0) -
     problems: list[str] = []
     try:
         await scene.infrastructure()
-        flow.given(scene)
+        for act in flow.given:
+            act(scene)
         await scene.settled(quiet=5.0)
         first = scene.controller
 
@@ -204,7 +169,7 @@ async def play(flow: Flow, seed: int, gate: PointGate, *, quiet: float = 60.0) -
         gate.kill = kill
         before = len(scene.server.writes)
         gate.armed = True
-        flow.when(scene)
+        await _users(flow, scene)
         await scene.settled(quiet, PATIENCE)
         gate.armed = False
         problems = oracle.judge(scene)
@@ -218,39 +183,30 @@ async def play(flow: Flow, seed: int, gate: PointGate, *, quiet: float = 60.0) -
     return scene, problems
 
 
-@dataclass
-class Campaign:
-    """What a campaign over one flow and some seeds has found."""
-
-    flow: str
-    seeds: int = 0
-    points: dict[str, int] = field(default_factory=dict)
-    """Kills at each point, over all seeds and ways to die."""
-    killed: int = 0
-    skipped: int = 0
-    virtual_seconds: float = 0.0
-    failures: list[Outcome] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one run."""
-        self.virtual_seconds += outcome.seconds
-        if outcome.point is not None:
-            self.killed += 1
-            self.points[outcome.point.name] = self.points.get(outcome.point.name, 0) + 1
-        if outcome.problems:
-            self.failures.append(outcome)
+async def _users(flow: Flow, scene: Scene) -> None:
+    """What users do, in the seed's order and at its pace."""
+    rng = random.Random(f"users {scene.seed}")
+    acts, pace = list(flow.when), rng.choice(PACES)
+    rng.shuffle(acts)
+    for act in acts:
+        act(scene)
+        await asyncio.sleep(rng.uniform(0.0, pace))
 
 
 def find(
-    flow: Flow, seed: int, campaign: Campaign, *, deadline: float, every_death: bool, one_is_enough: bool = False
+    flow: Flow, seed: int, campaign: Campaign, *, every_death: bool, one_is_enough: bool = False, stride: int = 1
 ) -> None:
     """Run a flow under one seed, with a kill at each of its points, and add what came of it.
 
+    `every_death`: in every way at every point; otherwise in one, and the next seed takes the next one.
+    `stride`: only at every point of that many.
     `one_is_enough`: nobody is killed any more once something went wrong.
     """
 
     def deaths(point: Point, call: Call) -> tuple[Death, ...]:
         if one_is_enough and any(outcome.problems for outcome in gate.outcomes):
+            return ()
+        if (point.ordinal + seed) % stride:
             return ()
         ways = [Death.BEFORE]
         if call.acts:
@@ -258,26 +214,24 @@ def find(
             ways += [Death.LATE] if call.door is Door.HOST else []
         if every_death:
             return tuple(ways)
-        return (ways[(seed + point.ordinal) % len(ways)],)
+        return (ways[(seed + zlib.crc32(point.name.encode())) % len(ways)],)
 
-    gate = ForkingGate(deaths, deadline)
+    gate = ForkingGate(flow.name, seed, deaths)
+    begun = _cpu_seconds()
     gc.collect()
     gc.freeze()
     try:
         outcome = run(_judged(flow, seed, gate))
-    except Deadlock as error:
-        outcome = Outcome(flow.name, seed, None, "", [f"deadlock: {error}"])
+    except (Deadlock, Livelock) as error:
+        outcome = Outcome(flow.name, seed, None, "", [f"{type(error).__name__}: {error}"])
     except BaseException:
         if gate.report is None:
             raise
         outcome = Outcome(flow.name, seed, None, str(gate.died and gate.died[1]), [traceback.format_exc()])
     if gate.report is not None:
-        with os.fdopen(gate.report, "w") as pipe:
-            json.dump({**asdict(outcome), "point": None}, pipe)
-        sys.stdout.flush()
-        os._exit(0)
+        gate.tell(outcome)
     campaign.seeds += 1
-    campaign.skipped += gate.skipped
+    campaign.cpu_seconds += _cpu_seconds() - begun
     for each in (outcome, *gate.outcomes):
         campaign.add(each)
 
@@ -285,12 +239,26 @@ def find(
 async def _judged(flow: Flow, seed: int, gate: PointGate) -> Outcome:
     scene, problems = await play(flow, seed, gate)
     died = str(gate.died[1]) if gate.died is not None else ""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop)
-    return Outcome(flow.name, seed, None, died, problems, loop.time(), len(scene.server.writes))
+    history = _hashed([point.name for point in gate.points])
+    outcome = Outcome(
+        flow.name, seed, None, died, problems, scene.loop.time(), len(scene.server.writes), scene.digest(), history
+    )
+    if isinstance(gate, ForkingGate) and gate.report is not None:
+        gate.tell(outcome)
+    return outcome
+
+
+def _hashed(what: object) -> str:
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def one(flow: str, seed: int, ordinal: int | None, death: Death) -> Outcome:
     """One run again, with a kill or without."""
-    gate = PointGate() if ordinal is None else OnePoint(ordinal, death)
+    gate = PointGate(seed) if ordinal is None else OnePoint(seed, ordinal, death)
     return run(_judged(FLOWS[flow], seed, gate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable
 from contextvars import Context
@@ -182,6 +183,12 @@ class Scene:
                 self.volumes[key] = found
 
     # The truth
+
+    def digest(self) -> str:
+        """Of everything that happened and of what there is now: objects, who wrote them and when, hosts and files."""
+        files = [(store.name, sorted(store.files)) for store in self.world.stores.values()]
+        what = (self.loop.time(), self.server.stored(), self.server.writes, list(self.world.log), files)
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def file_of(self, disk: Object) -> File | None:
         """The file that a Disk's status names."""

@@ -5,7 +5,7 @@ Rules in CEL are the real server's business; the tests against it cover them.
 
 from __future__ import annotations
 
-import json
+import marshal
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ Schema = Mapping[str, Any]
 
 
 def copied(value: Any) -> Any:
-    """A copy of what JSON can say, faster than a deep copy."""
-    return json.loads(json.dumps(value))
+    """A copy of what JSON can say; of all ways to make one the fastest."""
+    return marshal.loads(marshal.dumps(value))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
-"""Campaigns against faults: FAULTS_SEEDS seeds for each flow (50), FAULTS_SECONDS of real time for each (390)."""
+"""Campaigns against faults: FAULTS_SEEDS seeds for each flow (50), FAULTS_SECONDS of real time for each (390).
+
+What has been gone through for this version of the code is remembered in the file that FAULTS_RECORD names.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from simulator.campaign import table
-from simulator.points import Campaign
+from simulator.findings import Campaign, table
 
 _done: list[Campaign] = []
 
@@ -22,6 +25,12 @@ def seeds() -> range:
 def seconds() -> float:
     """Real time for one flow."""
     return float(os.environ.get("FAULTS_SECONDS", "390"))
+
+
+@pytest.fixture
+def record() -> Path:
+    """Where what has been gone through is remembered."""
+    return Path(os.environ.get("FAULTS_RECORD", ".faults.jsonl"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from simulator import oracle
-from simulator.loop import run
+from simulator.loop import Deadlock, Livelock, run
 from simulator.scene import NotSettled, Scene
 
 Story = Callable[[Scene], Awaitable[None]]
@@ -31,6 +31,8 @@ def problems_of(story: Story, seed: int) -> list[str]:
     logging.disable(logging.CRITICAL)
     try:
         return run(played())
+    except (Deadlock, Livelock) as error:
+        return [f"{type(error).__name__}: {error}"]
     finally:
         logging.disable(before)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from simulator.campaign import described, spread
+from simulator.campaign import spread
+from simulator.findings import Campaign, described
 from simulator.flows import FLOWS
-from simulator.points import Campaign
 
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("flow", FLOWS)
-def test_every_crash_point(flow: str, seeds: range, seconds: float, campaigns: list[Campaign]) -> None:
-    found = spread(flow, seeds, seconds)
+def test_every_crash_point(flow: str, seeds: range, seconds: float, record: Path, campaigns: list[Campaign]) -> None:
+    found = spread(flow, seeds, seconds, path=record)
     campaigns.append(found)
-    assert found.killed, "no crash point was found"
     assert not found.failures, described(found.failures)
+    assert found.killed, "no crash point was found"
+    assert not found.left, f"there was no time for {found.left} seeds: the same command again goes on with them"
