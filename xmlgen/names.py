@@ -26,6 +26,7 @@ _UID_HASH_DIGITS = 8
 _OWNER = r"(?P<namespace>[a-z0-9][-a-z0-9]*)\.(?P<name>[a-z0-9][-a-z0-9.]*(_[0-9a-f]{32})?)-[0-9a-f]{8}"
 _TRASH = re.compile(r"(?P<volume>.+)\.trash-(?P<since>[0-9]{1,15})")
 _VOLUME = re.compile(rf"{_OWNER}\.(?P<format>qcow2|raw)")
+_SEED = re.compile(r"(?P<vm>.+)-[0-9a-f]{8}(?P<suffix>\.[0-9a-f]{8,64}\.seed\.iso)")
 _SIDECAR = re.compile(
     rf".+\.(qcow2|raw|img|iso)(\.json|\.import(\.json|\.unpacked)?)|.+\.trash-[0-9]+(\.json)?|.+\.json\.trash-[0-9]+"
     rf"|{_OWNER}\.([0-9a-f]{{8,64}}\.seed\.iso|nvram\.fd)|{re.escape(MARKER)}"
@@ -107,6 +108,12 @@ def nvram_name(namespace: str, vm: str, uid: str) -> str:
     return _owner(namespace, vm, uid, len(".nvram.fd")) + ".nvram.fd"
 
 
+def is_seed_of(file_name: str, namespace: str, vm: str) -> bool:
+    """Whether the file is a seed of the VM of that name, whichever uid it had."""
+    match = _SEED.fullmatch(file_name)
+    return match is not None and match["vm"] == _fitted(namespace, vm, len(match["suffix"]))
+
+
 def pool_name(storage_domain: str, uid: str) -> str:
     """Name of the libvirt storage pool over a StorageDomain's directory."""
     room = FILE_NAME_MAX - _LONGEST_LIBVIRT_SUFFIX - _UID_HASH_DIGITS - 1
@@ -123,9 +130,13 @@ def is_ours(file_name: str) -> bool:
 
 def _owner(namespace: str, name: str, uid: str, suffix: int) -> str:
     """`<namespace>.<name>-<hash of uid>`, with room for a suffix of that length and a sidecar's behind it."""
+    return f"{_fitted(namespace, name, suffix)}-{_uid_hash(uid)}"
+
+
+def _fitted(namespace: str, name: str, suffix: int) -> str:
     # The longest format name counts for every volume: how a name is cut does not hang on the format.
     room = FILE_NAME_MAX - _LONGEST_SIDECAR_SUFFIX - _UID_HASH_DIGITS - 1 - max(suffix, len(".qcow2"))
-    return f"{_fit(namespace, name, room)}-{_uid_hash(uid)}"
+    return _fit(namespace, name, room)
 
 
 def _fit(namespace: str, name: str, room: int) -> str:

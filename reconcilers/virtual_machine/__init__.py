@@ -275,7 +275,7 @@ async def _step(ctx: Context, seen: Seen, step: steps.OneCall) -> None:
             await devices.apply_changes(ctx, vm, step, seen.domain, seen.document)
         case steps.Stamp():
             assert seen.domain is not None
-            await act.stamp(ctx, vm, step, seen.domain.sections)
+            await act.stamp(ctx, vm, step, seen.domain)
         case _:
             assert_never(step)
 

@@ -7,7 +7,7 @@ from typing import assert_never
 from crds.disk import Disk
 from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine, VMPhase
 from drivers.errors import Refused
-from drivers.hypervisor import Hypervisor
+from drivers.hypervisor import DomainObservation, Hypervisor
 from engine.keys import Key
 from reconcilers.context import FIELD_MANAGER, Context
 from reconcilers.holding import let_go
@@ -17,7 +17,7 @@ from reconcilers.reach import acting_host
 from reconcilers.standing import Verdict
 from reconcilers.virtual_machine import plan as steps
 from reconcilers.virtual_machine.devices import identity_of
-from reconcilers.virtual_machine.files import remove_files
+from reconcilers.virtual_machine.files import opened_by, remove_files
 from reconcilers.virtual_machine.power import refused, succeeded
 from reconcilers.wiring import vm_disks
 from xmlgen.metadata import metadata_xml
@@ -104,10 +104,17 @@ async def _answered(ctx: Context, vm: VirtualMachine, step: steps.Act, refusal: 
     return True
 
 
-async def stamp(ctx: Context, vm: VirtualMachine, step: steps.Stamp, running: tuple[tuple[str, str], ...]) -> None:
-    """Write who the VM is now into its domain."""
+async def stamp(ctx: Context, vm: VirtualMachine, step: steps.Stamp, domain: DomainObservation) -> None:
+    """Write who the VM is now into its domain; before that into its status which files the domain was given.
+
+    Afterwards nothing tells any more that they, named after another uid, are this VM's.
+    """
     host = acting_host(ctx, step.host)
-    await host.set_metadata(step.uuid, metadata_xml(identity_of(ctx, vm), running))
+    newest = ctx.objects.get(VirtualMachine, vm.metadata.name, vm.metadata.namespace) or vm
+    opened = [file for file in opened_by(ctx, newest, domain, step.host) if file not in newest.status.files]
+    if opened:
+        await ctx.compare_and_set(newest, {"files": [*newest.status.files, *opened]})
+    await host.set_metadata(step.uuid, metadata_xml(identity_of(ctx, vm), domain.sections))
     await host.refresh(step.uuid)
     ctx.event(vm, "Bound", f"bound to the domain that was found on host {step.host}")
 

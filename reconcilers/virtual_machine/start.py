@@ -151,7 +151,7 @@ async def _create(
             if domain is not None:
                 await verify(ctx, domain, host)
         if seed is not None and files.seed is not None:
-            await vm_files.ensure_seed(needs, host, files.seed, seed)
+            await vm_files.ensure_seed(ctx, vm, needs, host, files.seed, seed)
         document = xml.generate(domain_input(ctx, vm, needs, files, epoch=placement.epoch, uuid=uuid))
         await _forget_end(host, uuid)
         await host.define(xml.render(document, placeholders(facts, needs)))

@@ -119,12 +119,17 @@ async def api_set_back_while_running(scene: Scene) -> None:
 
 
 async def recreated(scene: Scene) -> None:
-    """Every object is made anew from Git, with a new uid: nothing is destroyed, nothing is blank."""
+    """Every object is made anew from Git, with a new uid: nothing is destroyed, nothing is blank, nothing is left."""
+    seeded = {"cloudInit": {"userData": "#cloud-config\n"}}
     scene.apply(
         disk("data", "1Gi", format="raw"),
-        vm("web", drive("root"), drive_of("data", "data")),
+        vm("web", drive("root"), drive_of("data", "data"), **seeded),
         vm("db", drive("root"), drive("scratch", "local")),
+        vm("gone", drive("root"), **seeded),
+        vm("off", drive("root"), **seeded),
     )
+    await scene.settled(quiet=20.0)
+    scene.edit("VirtualMachine", "off", {"runPolicy": "Halted"})
     await scene.settled(quiet=20.0)
     before = running(scene)
     files = dict(scene.volumes)
@@ -134,6 +139,10 @@ async def recreated(scene: Scene) -> None:
     scene.restart_in(5.0)
     await scene.settled()
     await untouched(scene, before)
+    scene.delete("VirtualMachine", "gone")
+    scene.edit("VirtualMachine", "web", {"runPolicy": "Halted"})
+    scene.edit("VirtualMachine", "off", {"runPolicy": "Always"})
+    await scene.settled()
 
 
 class FreezeOnce:

@@ -9,14 +9,17 @@ import pytest
 from crds.disk import Disk
 from crds.host import Host
 from crds.virtual_machine import VirtualMachine
+from drivers.hypervisor import DeviceObservation, DomainObservation, DomainState
 from engine.errors import AlreadyExists, Conflict
 from engine.keys import Key
 from reconcilers.storage_domain import reconcile
 from reconcilers.virtual_machine import disks
-from reconcilers.virtual_machine.files import ensure_seed, remove_files
+from reconcilers.virtual_machine.files import ensure_seed, opened_by, remove_files
 from reconcilers.virtual_machine.needs import resolve
 from tests.unit.reconcilers.builders import Builder, after, disk, vm
 from tests.unit.reconcilers.fakes import Directory, World
+from xmlgen import names
+from xmlgen.metadata import Identity
 from xmlgen.names import MARKER
 from xmlgen.seed import SeedInput, seed_digest
 
@@ -52,7 +55,7 @@ WITH_DISK = vm().spec(disks=[{"name": "root", "diskRef": {"name": "root"}}])
 async def seeded(w: World) -> list[str]:
     host = w.hosts.hosts["kvm1"]
     host.calls.clear()
-    await ensure_seed(resolve(w.context, web(w)), host, FILE, SEED)  # type: ignore[arg-type]
+    await ensure_seed(w.context, web(w), resolve(w.context, web(w)), host, FILE, SEED)  # type: ignore[arg-type]
     return [c[0] for c in host.calls]
 
 
@@ -77,6 +80,47 @@ async def test_a_seed_that_a_crash_left_half_written_is_made_again():
         # The image carries the time of day, so its bytes are those of a second.
         assert (len(again), again[-2048:]) == (len(whole), whole[-2048:])
         assert b"#cloud-config" in again
+
+
+async def test_seeds_of_an_earlier_object_of_the_name_go_when_the_vm_starts():
+    old, recorded, other = (
+        names.seed_name("default", name, uid, "0123456789abcdef")
+        for name, uid in (("web", "dead"), ("web", "uid-web"), ("web-2", "dead"))
+    )
+    built = WITH_DISK.status(files=[{"name": recorded, "storageDomain": "fast"}])
+    w, directory = await world(built, disk().volume("root.qcow2"))
+    directory.files.update(dict.fromkeys((old, recorded, other, "web.nvram.fd"), b"x"))
+    await seeded(w)
+    assert old not in directory.files
+    assert {recorded, other, "web.nvram.fd"} <= set(directory.files)
+
+
+async def test_what_a_domain_was_given_under_another_uid_is_its_vms():
+    w, _ = await world(vm())
+    seed = names.seed_name("default", "web", "dead", "0123456789abcdef")
+    nvram = names.nvram_name("default", "web", "dead")
+    theirs = names.seed_name("default", "web-2", "dead", "0123456789abcdef")
+    domain = DomainObservation(
+        uuid="1",
+        name="default.web",
+        state=DomainState.RUNNING,
+        stop_reason=None,
+        persistent=True,
+        sections=(),
+        cpus=1,
+        memory=2**30,
+        identity=Identity("me", "default", "web", "dead", 1),
+        devices=(
+            DeviceObservation("ua-seed", None, source=f"{PATH}/{seed}"),
+            DeviceObservation("ua-disk-cd", None, source=f"{PATH}/{theirs}"),
+        ),
+        images=(f"{PATH}/root.qcow2", f"{PATH}/{nvram}", f"/elsewhere/{nvram}"),
+    )
+    found = opened_by(w.context, web(w), domain, "kvm1")
+    assert [(file.name, file.storage_domain, file.host) for file in found] == [
+        (seed, "fast", None),
+        (nvram, "fast", None),
+    ]
 
 
 FILES = [{"name": "web.seed.iso", "storageDomain": "fast"}, {"name": "web.nvram.fd", "storageDomain": "fast"}]

@@ -28,6 +28,16 @@ def test_short_names_read_as_what_they_name() -> None:
     assert names.pool_name("fast", "1234") == "hostler.fast-03ac6742"
 
 
+@settings(deadline=None, max_examples=50)
+@given(OBJECT, OBJECT, LABEL, st.sampled_from(["", "-0123abcd", ".b"]))
+def test_a_seed_is_known_as_its_vms_under_every_uid(one: str, other: str, namespace: str, tail: str) -> None:
+    other = one[:200] + tail if tail else other
+    made = names.seed_name(namespace, one, "some uid", "0123456789abcdef")
+    assert names.is_seed_of(made, namespace, one)
+    assert names.is_seed_of(made, namespace, other) == (one == other)
+    assert not names.is_seed_of(names.nvram_name(namespace, one, "some uid"), namespace, one)
+
+
 @settings(deadline=None, max_examples=25)
 @given(OBJECT, OBJECT, LABEL, LABEL)
 def test_two_vms_never_share_a_domain_name(one: str, other: str, namespace: str, elsewhere: str) -> None:
