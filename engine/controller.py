@@ -114,6 +114,8 @@ class Controller:
                     await self._pass(key)
             finally:
                 self._queue.done(key)
+            # A pass that waited for nothing, and is due again at once, must not keep everybody else from running.
+            await asyncio.sleep(0)
 
     async def _pass(self, key: Key) -> None:
         self._waits.begin(key)

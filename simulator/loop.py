@@ -60,7 +60,7 @@ class Livelock(Exception):
     """Something goes round and round, and time does not pass."""
 
 
-ONE_INSTANT = 200_000
+ONE_INSTANT = 10_000
 """Steps at one instant of virtual time beyond which nothing will come of them."""
 
 

@@ -82,6 +82,15 @@ async def test_requeue_after_spreads_by_at_most_a_tenth_and_urgent_not_at_all() 
     assert len(gaps) == 2
 
 
+async def test_a_key_that_is_due_at_once_for_ever_keeps_nobody_from_running() -> None:
+    endless = Bench(*[RequeueAfter(0.0, "again")] * 1000)
+    async with endless.running():
+        endless.queue.add(A)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert 0 < len(endless.seen) < 20
+
+
 async def test_wait_is_bounded() -> None:
     assert await looks(Bench(WaitFor("host/h1 is up", 30, "no connection"))) == [pytest.approx(30, abs=0.01)]
 
