@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cache
+from functools import lru_cache
 
 from crds.virtual_machine import Machine
 from xmlgen.addresses import PCIAddress, PCIAddresses
@@ -40,17 +40,18 @@ def sata_parts(indices: Collection[int], machine: Machine, addresses: PCIAddress
         yield Part(controller.with_children(address), (section,), ports=0 if built_in else 1)
 
 
-def port_parts(machine: Machine, taken: int, highest_bus: int) -> Iterator[Part]:
+@lru_cache(256)
+def port_parts(machine: Machine, taken: int, highest_bus: int) -> tuple[Part, ...]:
     """The PCI ports of a q35 machine: as many as are taken and some to spare, at least up to the highest bus in use.
 
     Their own addresses are given too: which bus a device is on would else depend on what other devices there are. In no
     section: more or fewer empty ports are nothing that a guest is restarted for.
     """
     if machine is Machine.PC:
-        return
-    yield Part(element("controller", {"type": "pci", "index": "0", "model": "pcie-root"}))
-    for index in range(1, max(taken + SPARE_PORTS, highest_bus) + 1):
-        yield Part(_port(index))
+        return ()
+    root = element("controller", {"type": "pci", "index": "0", "model": "pcie-root"})
+    ports = range(1, max(taken + SPARE_PORTS, highest_bus) + 1)
+    return (Part(root), *(Part(_port(index)) for index in ports))
 
 
 def pluggable_room(machine: Machine, pluggable: int, fixed: int, highest_bus: int) -> int:
@@ -60,7 +61,6 @@ def pluggable_room(machine: Machine, pluggable: int, fixed: int, highest_bus: in
     return max(pluggable + SPARE_PORTS, highest_bus - fixed)
 
 
-@cache
 def _port(index: int) -> Element:
     slot, function = divmod(index - 1, 8)
     address = PCIAddress(0, 0, _FIRST_PORT_SLOT + slot, function).to_xml(multifunction=function == 0)

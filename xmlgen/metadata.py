@@ -16,6 +16,8 @@ NAMESPACE = "https://hostler.dev/domain/v1"
 PREFIX = "hostler"
 """The prefix to give to libvirt's setMetadata."""
 
+_SECTION = f"{{{NAMESPACE}}}section"
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -44,5 +46,5 @@ def metadata_element(identity: Identity, sections: Iterable[tuple[str, str]]) ->
         "uid": identity.uid,
         "epoch": str(identity.epoch),
     }
-    children = (element(f"{{{NAMESPACE}}}section", {"name": name, "sha": sha}) for name, sha in sections)
+    children = [Element(_SECTION, (("name", name), ("sha", sha))) for name, sha in sections]
     return element(f"{{{NAMESPACE}}}vm", attributes, *children)

@@ -3,89 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
-from crds.virtual_machine import Devices, Presence, Video
+from crds.virtual_machine import Devices, GraphicsType, Presence, Video, WatchdogAction
 from xmlgen.addresses import PCIAddresses
 from xmlgen.parts import Part
 from xmlgen.xml import Element, element, fingerprint
 
 BALLOON_STATISTICS_SECONDS = 10
 
+# Most VMs have the same of these devices: what a part is made from is all that its function is given.
+_remembered = lru_cache(256)
+
 
 def peripheral_parts(devices: Devices, addresses: PCIAddresses) -> Iterator[Part]:
     """All of them, in the order that libvirt itself writes them in."""
-    yield from _usb(devices, addresses)
+    if devices.graphics:
+        yield _usb(addresses.take("ua-usb"))
+        yield _tablet()
+    else:
+        yield _no_usb()
     if devices.serial_console is Presence.ENABLED:
         yield from _console()
     if devices.guest_agent is Presence.ENABLED:
-        yield from _agent(addresses)
-    yield from _screen(devices, addresses)
+        yield from _agent(addresses.take("ua-serial"))
+    for graphics in devices.graphics:
+        yield _graphics(graphics.type)
+    video = devices.video or (Video.VGA if devices.graphics else Video.NONE)
+    yield _video(video, addresses.take("ua-video")) if video is not Video.NONE else _no_video()
     if devices.watchdog is not None:
-        # The watchdog is a conventional PCI device: on q35, libvirt puts a bridge for it on a port.
-        attributes = {"model": "i6300esb", "action": devices.watchdog.action.value}
-        yield _part("watchdog", element("watchdog", attributes, _alias("ua-watchdog")), ports=1)
-    yield _balloon(devices.balloon, addresses)
+        yield _watchdog(devices.watchdog.action)
+    yield _balloon(addresses.take("ua-balloon")) if devices.balloon is Presence.ENABLED else _no_balloon()
     if devices.rng is Presence.ENABLED:
-        rng = element("rng", {"model": "virtio"}, element("backend", {"model": "random"}, "/dev/urandom"))
-        yield _part("rng", rng, "ua-rng", addresses)
-    # Tells libvirt of a guest's panic, so that it counts as a crash and not as a guest that hangs.
-    yield _part("panic", element("panic", {"model": "isa"}, _alias("ua-panic")))
+        yield _rng(addresses.take("ua-rng"))
+    yield _panic()
 
 
-def _usb(devices: Devices, addresses: PCIAddresses) -> Iterator[Part]:
-    if not devices.graphics:
-        yield _part("usb", element("controller", {"type": "usb", "index": "0", "model": "none"}))
-        return
-    usb = element("controller", {"type": "usb", "index": "0", "model": "qemu-xhci"})
-    yield _part("usb", usb, "ua-usb", addresses)
+@_remembered
+def _no_usb() -> Part:
+    return _part("usb", element("controller", {"type": "usb", "index": "0", "model": "none"}))
+
+
+@_remembered
+def _usb(address: Element | None) -> Part:
+    return _pci("usb", element("controller", {"type": "usb", "index": "0", "model": "qemu-xhci"}), "ua-usb", address)
+
+
+@_remembered
+def _tablet() -> Part:
     # A tablet reports where the pointer is, not how it moved: without it a screen's pointer runs away.
-    yield _part("tablet", element("input", {"type": "tablet", "bus": "usb"}, _alias("ua-tablet")))
+    return _part("tablet", element("input", {"type": "tablet", "bus": "usb"}, _alias("ua-tablet")))
 
 
-def _console() -> Iterator[Part]:
+@_remembered
+def _console() -> tuple[Part, Part]:
     model = element("model", {"name": "isa-serial"})
     target = element("target", {"type": "isa-serial", "port": "0"}, model)
-    yield _part("console", element("serial", {"type": "pty"}, target, _alias("ua-console")))
-    target = element("target", {"type": "serial", "port": "0"})
-    yield Part(element("console", {"type": "pty"}, target))
+    serial = element("serial", {"type": "pty"}, target, _alias("ua-console"))
+    console = element("console", {"type": "pty"}, element("target", {"type": "serial", "port": "0"}))
+    return _part("console", serial), Part(console)
 
 
-def _agent(addresses: PCIAddresses) -> Iterator[Part]:
-    yield _part("serial", element("controller", {"type": "virtio-serial", "index": "0"}), "ua-serial", addresses)
+@_remembered
+def _agent(address: Element | None) -> tuple[Part, Part]:
     target = element("target", {"type": "virtio", "name": "org.qemu.guest_agent.0"})
-    yield _part("agent", element("channel", {"type": "unix"}, target, _alias("ua-agent")))
+    return (
+        _pci("serial", element("controller", {"type": "virtio-serial", "index": "0"}), "ua-serial", address),
+        _part("agent", element("channel", {"type": "unix"}, target, _alias("ua-agent"))),
+    )
 
 
-def _screen(devices: Devices, addresses: PCIAddresses) -> Iterator[Part]:
-    for graphics in devices.graphics:
-        listen = element("listen", {"type": "address", "address": "127.0.0.1"})
-        yield _part("graphics", element("graphics", {"type": graphics.type.value, "autoport": "yes"}, listen))
-    video = devices.video or (Video.VGA if devices.graphics else Video.NONE)
-    if video is Video.NONE:
-        yield _part("video", element("video", {}, element("model", {"type": "none"})))
-        return
+@_remembered
+def _graphics(type_: GraphicsType) -> Part:
+    listen = element("listen", {"type": "address", "address": "127.0.0.1"})
+    return _part("graphics", element("graphics", {"type": type_.value, "autoport": "yes"}, listen))
+
+
+@_remembered
+def _no_video() -> Part:
+    return _part("video", element("video", {}, element("model", {"type": "none"})))
+
+
+@_remembered
+def _video(video: Video, address: Element | None) -> Part:
     model = element("model", {"type": video.value, "heads": "1", "primary": "yes"})
-    yield _part("video", element("video", {}, model), "ua-video", addresses)
+    return _pci("video", element("video", {}, model), "ua-video", address)
 
 
-def _balloon(presence: Presence, addresses: PCIAddresses) -> Part:
-    if presence is Presence.DISABLED:
-        return _part("balloon", element("memballoon", {"model": "none"}))
+@_remembered
+def _watchdog(action: WatchdogAction) -> Part:
+    # The watchdog is a conventional PCI device: on q35, libvirt puts a bridge for it on a port.
+    attributes = {"model": "i6300esb", "action": action.value}
+    return _part("watchdog", element("watchdog", attributes, _alias("ua-watchdog")), ports=1)
+
+
+@_remembered
+def _no_balloon() -> Part:
+    return _part("balloon", element("memballoon", {"model": "none"}))
+
+
+@_remembered
+def _balloon(address: Element | None) -> Part:
     statistics = element("stats", {"period": str(BALLOON_STATISTICS_SECONDS)})
-    return _part("balloon", element("memballoon", {"model": "virtio"}, statistics), "ua-balloon", addresses)
+    return _pci("balloon", element("memballoon", {"model": "virtio"}, statistics), "ua-balloon", address)
 
 
-def _part(
-    section: str, device: Element, alias: str | None = None, addresses: PCIAddresses | None = None, *, ports: int = 0
-) -> Part:
-    """A device's part; with an alias and addresses, it is a PCI device that gets back the address kept for it."""
-    if alias is not None:
-        device = device.with_children(_alias(alias))
-    sha = fingerprint(device)
-    if alias is not None and addresses is not None:
-        device = device.with_children(addresses.take(alias))
-        ports = 1
-    return Part(device, ((section, sha),), ports=ports)
+@_remembered
+def _rng(address: Element | None) -> Part:
+    backend = element("backend", {"model": "random"}, "/dev/urandom")
+    return _pci("rng", element("rng", {"model": "virtio"}, backend), "ua-rng", address)
+
+
+@_remembered
+def _panic() -> Part:
+    # Tells libvirt of a guest's panic, so that it counts as a crash and not as a guest that hangs.
+    return _part("panic", element("panic", {"model": "isa"}, _alias("ua-panic")))
+
+
+def _part(section: str, device: Element, *, ports: int = 0) -> Part:
+    return Part(device, ((section, fingerprint(device)),), ports=ports)
+
+
+def _pci(section: str, device: Element, alias: str, address: Element | None) -> Part:
+    """A PCI device's part, with the address that was kept for it, which is in no fingerprint."""
+    named = device.with_children(_alias(alias))
+    return Part(named.with_children(address), ((section, fingerprint(named)),), ports=1)
 
 
 def _alias(name: str) -> Element:

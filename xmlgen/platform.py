@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from crds.host_pool import PoolBaseline
 from crds.quantity import to_bytes
@@ -86,13 +87,12 @@ def clock_part(guest_os: GuestOS, baseline: PoolBaseline) -> Part:
     )
 
 
-def end_parts() -> Iterator[Part]:
+@cache
+def end_parts() -> tuple[Part, ...]:
     """A guest that ends, ends its domain: what comes next is the controller's to decide. Sleeping is not offered."""
-    yield Part(element("on_poweroff", {}, "destroy"))
-    yield Part(element("on_reboot", {}, "restart"))
-    yield Part(element("on_crash", {}, "destroy"))
     sleep = (element("suspend-to-mem", {"enabled": "no"}), element("suspend-to-disk", {"enabled": "no"}))
-    yield Part(element("pm", {}, *sleep))
+    ends = (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy"))
+    return (*(Part(element(tag, {}, what)) for tag, what in ends), Part(element("pm", {}, *sleep)))
 
 
 def _hyperv(guest_os: GuestOS, baseline: PoolBaseline) -> Element | None:

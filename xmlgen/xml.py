@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from lxml import etree
+
+REMEMBERED = 2048
+"""Elements of which the text and the fingerprint are remembered: most of what a document says, others say as well."""
+SMALL = 5
+"""Indentation (in characters) from which on elements are small enough for their text to be remembered."""
 
 
 class Element(NamedTuple):
@@ -35,7 +41,7 @@ def element(tag: str, attributes: Mapping[str, str] | None = None, *content: Ele
     pairs = tuple(attributes.items()) if attributes else ()
     if len(content) == 1 and isinstance(content[0], str):
         return Element(tag, pairs, (), content[0])
-    return Element(tag, pairs, tuple(child for child in content if isinstance(child, Element)))
+    return Element(tag, pairs, tuple([child for child in content if isinstance(child, Element)]))
 
 
 def to_text(root: Element) -> str:
@@ -43,9 +49,7 @@ def to_text(root: Element) -> str:
 
     Raises ValueError for text that XML cannot carry (control characters).
     """
-    pieces: list[str] = []
-    _write(pieces, root, "\n", "")
-    text = "".join(pieces)
+    text = _written(root, "\n", "")
     try:
         etree.fromstring(text)
     except etree.XMLSyntaxError as error:
@@ -53,6 +57,7 @@ def to_text(root: Element) -> str:
     return text + "\n"
 
 
+@lru_cache(REMEMBERED)
 def fingerprint(*parts: Element | str | None) -> str:
     """Sixteen hex digits that differ when any of the parts differs.
 
@@ -75,10 +80,10 @@ _IN_TEXT = str.maketrans(_TEXT)
 _IN_ATTRIBUTES = str.maketrans({**_TEXT, '"': "&quot;", "\n": "&#10;", "\t": "&#9;"})
 
 
-def _write(pieces: list[str], part: Element, line: str, around: str) -> None:
+def _written(part: Element, line: str, around: str) -> str:
     """`line`: the line feed and indentation that the element stands at; `around`: the namespace that it stands in."""
     namespace, _, tag = part.tag.rpartition("}")
-    pieces.append(f"<{tag}")
+    pieces = [f"<{tag}"]
     if namespace != around:
         pieces.append(f' xmlns="{namespace[1:].translate(_IN_ATTRIBUTES)}"')
     for name, value in part.attributes:
@@ -86,14 +91,19 @@ def _write(pieces: list[str], part: Element, line: str, around: str) -> None:
     if part.children:
         pieces.append(">")
         below = line + "  "
+        write = _remembered if len(below) >= SMALL else _written
         for child in part.children:
             pieces.append(below)
-            _write(pieces, child, below, namespace)
+            pieces.append(write(child, below, namespace))
         pieces.append(f"{line}</{tag}>")
     elif part.text is not None:
         pieces.append(f">{part.text.translate(_IN_TEXT)}</{tag}>")
     else:
         pieces.append("/>")
+    return "".join(pieces)
+
+
+_remembered = lru_cache(REMEMBERED)(_written)
 
 
 def _tell(words: list[str], part: Element) -> None:

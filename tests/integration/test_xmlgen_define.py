@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +12,10 @@ from lxml import etree
 
 from lab.api import Lab
 from lab.hosts import Host
-from lab.processes import marked
+from tests.integration.one_host import KEEP_NVRAM
+from tests.integration.one_host import connection as connection
+from tests.integration.one_host import host as host
+from tests.integration.one_host import lab as lab
 from tests.unit.xmlgen.cases import CASES, LINUX, disk, domain, nic, spec
 from xmlgen.domain import DomainInput, Image, Kept, device_xml, generate, metadata_xml, render
 from xmlgen.metadata import NAMESPACE, PREFIX
@@ -21,36 +23,7 @@ from xmlgen.names import domain_name, volume_name
 from xmlgen.sections import Changes, applied, compare
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
-KEEP_NVRAM = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
 NEEDS_KVM = {"windows-kvm"}
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("xmlgen") / "lab")
-    try:
-        lab.up(1, control_plane=False)
-        yield lab
-    finally:
-        lab.down()
-    assert not marked(lab.state)
-
-
-@pytest.fixture(scope="module")
-def host(lab: Lab) -> Host:
-    return lab.host("kvm1")
-
-
-@pytest.fixture
-def connection(host: Host) -> Iterator[libvirt.virConnect]:
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    connection = libvirt.open(host.uri_unix)
-    yield connection
-    for found in connection.listAllDomains():
-        if found.isActive():
-            found.destroy()
-        found.undefineFlags(KEEP_NVRAM)
-    connection.close()
 
 
 def make_images(host: Host, source: DomainInput) -> None:
