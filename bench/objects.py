@@ -81,14 +81,25 @@ class Phases:
                 raise RuntimeError(f"not within {seconds:g} s: {len(self.running)} run, {len(self.gone)} are gone")
 
     def _follow(self) -> None:
+        """List, then watch from there; again whenever the server ends a watch, as it does with one that is too slow."""
         listing = _api().list_namespaced_custom_object
-        try:
-            for event in self._watch.stream(listing, _GROUP, _VERSION, NAMESPACE, _PLURAL, timeout_seconds=900):
-                self._take(event["type"], event["object"])
-        except HTTPError:
-            # Nobody listens any more, and the server has gone.
-            if not self._ended:
-                raise
+        while not self._ended:
+            try:
+                found = listing(_GROUP, _VERSION, NAMESPACE, _PLURAL)
+                self._take_all(found["items"])
+                version = found["metadata"]["resourceVersion"]
+                args = (_GROUP, _VERSION, NAMESPACE, _PLURAL)
+                for event in self._watch.stream(listing, *args, resource_version=version, timeout_seconds=900):
+                    self._take(event["type"], event["object"])
+            except (HTTPError, client.ApiException):
+                time.sleep(0.1)
+
+    def _take_all(self, vms: list[dict[str, Any]]) -> None:
+        there = {vm["metadata"]["name"] for vm in vms}
+        for vm in vms:
+            self._take("ADDED", vm)
+        for name in self.running.keys() - there:
+            self._take("DELETED", {"metadata": {"name": name}})
 
     def _take(self, type_: str, vm: dict[str, Any]) -> None:
         name, phase, now = vm["metadata"]["name"], (vm.get("status") or {}).get("phase"), time.monotonic()
