@@ -18,7 +18,7 @@ import libvirt
 
 from bench import objects
 from bench.figures import Figure
-from bench.objects import AT_ONCE, NAMESPACE
+from bench.objects import NAMESPACE
 from lab import Lab
 from lab.hosts import Host
 from tests.integration.system.cluster import Cluster, disk, firmware_vm, pool
@@ -26,7 +26,8 @@ from tools.deployment import Deployment
 
 VMS = 40
 ROUNDS = 3
-PER_HOST = 8
+PER_HOST = 12
+"""Starts at once of one host: what Hostler does."""
 CALM_SECONDS = 20.0
 
 
@@ -63,7 +64,7 @@ def run() -> list[Figure]:
     deployment = Deployment(lab)
     deployment.install()
     deployment.stop()
-    deployment.start("--workers", str(AT_ONCE), "--per-host", str(PER_HOST))
+    deployment.start()
     cluster = Cluster(deployment, NAMESPACE)
     cluster.declare_infrastructure()
     cluster.apply(pool("default", placement={"overcommit": {"cpu": "2000%"}}))
@@ -89,14 +90,14 @@ def _figures(cluster: Cluster) -> list[Figure]:
         rounds.append(done)
         cluster.deployment.stop()
         loops.append(_loop(cluster.lab.hosts, done.documents))
-        cluster.deployment.start("--workers", str(AT_ONCE), "--per-host", str(PER_HOST))
+        cluster.deployment.start()
         cluster.whole()
     ratios = [done.seconds / loop for done, loop in zip(rounds, loops, strict=True)]
     return [
         Figure(f"{VMS} VMs: first apply to last Running", "s", tuple(done.seconds for done in rounds)),
         Figure(f"{VMS} VMs: the same documents, libvirt-python alone", "s", tuple(loops)),
         Figure(f"{VMS} VMs: the one divided by the other", "ratio", tuple(ratios), must=1.5, aim=1.2),
-        Figure("apply to create-call, slowest VM", "s", tuple(done.slowest_call for done in rounds), must=2.0, aim=1.0),
+        Figure("apply to create-call, slowest VM", "s", tuple(done.slowest_call for done in rounds)),
         Figure("controller CPU per VM, create to Running", "ms", tuple(d.cpu / VMS * 1000 for d in rounds), aim=60.0),
         *(
             Figure(f"object writes per VM, {phase}", "writes", tuple(d.writes[phase] for d in rounds), must, aim)
@@ -194,7 +195,7 @@ def _loop(hosts: list[Host], documents: dict[str, list[str]]) -> float:
     work = [(host, text) for host in hosts for text in documents[host.name]]
     # Hosts take turns, as the VMs of a fleet do.
     work.sort(key=lambda item: documents[item[0].name].index(item[1]))
-    with _Ways(hosts) as ways, ThreadPoolExecutor(AT_ONCE) as pool:
+    with _Ways(hosts) as ways, ThreadPoolExecutor(len(hosts) * PER_HOST) as pool:
         begun = time.monotonic()
         domains = list(pool.map(lambda item: ways.start(*item), work))
         took = time.monotonic() - begun

@@ -28,9 +28,9 @@ SHARED = "/srv/shared"
 _CPUS, _MEMORY = 64, 2**38
 
 
-def build(machines: int) -> World:
+def build(machines: int, log_size: int | None = 0) -> World:
     """Machines kvm1 … kvmN that share one file system."""
-    world = World(obedient=True, log_size=0)
+    world = World(obedient=True, log_size=log_size)
     shared = world.store("shared")
     for number in range(1, machines + 1):
         world.machine(f"kvm{number}", cpus=_CPUS, memory=_MEMORY).mount(SHARED, shared)
@@ -76,12 +76,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.simulated_operator")
     parser.add_argument("machines", type=int)
     parser.add_argument("--fill", type=int, help="no operator: have so many domains run, and wait")
+    parser.add_argument("--log", type=Path, help="where what happened on the machines is written at the end")
     given, rest = parser.parse_known_args()
-    world = build(given.machines)
+    world = build(given.machines, None if given.log else 0)
     if given.fill:
         asyncio.run(fill(world, given.fill))
         return 0
-    return asyncio.run(operate(world, rest))
+    code = asyncio.run(operate(world, rest))
+    if given.log:
+        given.log.write_text("".join(f"{entry.time} {entry.what}\n" for entry in world.log))
+    return code
 
 
 if __name__ == "__main__":

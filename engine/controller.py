@@ -50,7 +50,7 @@ class Controller:
         cache: Cache,
         reconcilers: Mapping[str, Reconciler],
         clock: Clock,
-        workers: int = 16,
+        workers: int = 48,
         urgent_workers: int = 2,
         deadline: float = 120.0,
         requires: Iterable[str] | None = None,

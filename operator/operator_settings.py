@@ -50,8 +50,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         default=env("POD_NAMESPACE") or DEFAULT_NAMESPACE,
         help="the operator's namespace (POD_NAMESPACE)",
     )
-    parser.add_argument("--workers", type=_positive, default=16, help="reconciles at once (16)")
-    parser.add_argument("--per-host", type=_positive, default=8, help="reconciles at once for VMs of one host (8)")
+    parser.add_argument("--workers", type=_positive, default=48, help="reconciles at once (48)")
+    parser.add_argument("--per-host", type=_positive, default=12, help="reconciles at once for VMs of one host (12)")
     parser.add_argument("--http-address", default="0.0.0.0", help="address of health and metrics (all)")  # noqa: S104
     parser.add_argument("--http-port", type=_port, default=8080, help="port of health and metrics (8080; 0: none)")
     parser.add_argument("--log-format", choices=LOG_FORMATS, default=env("HOSTLER_LOG_FORMAT") or "json")

@@ -64,8 +64,8 @@ class Runtime:
         installation: str,
         namespace: str,
         instance: str,
-        workers: int = 16,
-        per_host: int = 8,
+        workers: int = 48,
+        per_host: int = 12,
         rng: random.Random | None = None,
     ) -> None:
         """Build everything; nothing runs yet. `rng`: where all chance comes from, identifiers included."""

@@ -89,7 +89,7 @@ class LibvirtHost:
 
     async def start(self, uuid: str, *, paused: bool = False) -> None:
         """See Hypervisor."""
-        await self._on_domain(self._link.control, "start", domains.start, START_SECONDS, uuid, paused=paused)
+        await self._on_domain(self._link.power, "start", domains.start, START_SECONDS, uuid, paused=paused)
 
     async def shutdown(self, uuid: str) -> None:
         """See Hypervisor."""
@@ -106,7 +106,7 @@ class LibvirtHost:
 
     async def destroy(self, uuid: str) -> None:
         """See Hypervisor."""
-        await self._on_domain(self._link.control, "destroy", domains.destroy, DESTROY_SECONDS, uuid)
+        await self._on_domain(self._link.power, "destroy", domains.destroy, DESTROY_SECONDS, uuid)
 
     async def reboot(self, uuid: str) -> None:
         """See Hypervisor."""

@@ -42,6 +42,9 @@ from drivers.observations import ObservationStore, Ticket
 from drivers.pauses import delays
 from drivers.reader import Reader
 
+POWER_THREADS = 12
+"""QEMUs of one host that start or end at once: with the other channels, fewer than the 20 workers of a daemon."""
+
 
 class Link:
     """Keeps one host connected and observed from `start` to `close`."""
@@ -63,6 +66,7 @@ class Link:
         self._device_waiters: dict[tuple[str, str], asyncio.Future[bool]] = {}
         self._loop = asyncio.get_running_loop()
         self._control = self._channel("control")
+        self._power = self._channel("power", threads=POWER_THREADS)
         self._slow = self._channel("slow")
         self._transfer = self._channel("transfer")
         self._opening = Lane(f"{target.name}-events", threads=1, spare=8)
@@ -123,6 +127,13 @@ class Link:
         return self._connected(self._control)
 
     @property
+    def power(self) -> Channel:
+        """The channel of starting and ending QEMUs, which take a good part of a second each: what is read, defined or
+        looked up meanwhile does not wait behind them. Raises NotConnected.
+        """
+        return self._connected(self._power)
+
+    @property
     def slow(self) -> Channel:
         """The channel of agents, scans and what else may take long. Raises NotConnected."""
         return self._connected(self._slow)
@@ -155,7 +166,7 @@ class Link:
         self._guests.stop()
         self._disconnect()
         await self._heart.stop()
-        for channel in (self._control, self._slow, self._transfer):
+        for channel in (self._control, self._power, self._slow, self._transfer):
             channel.close()
         self._opening.close()
         if self._connector is not None:
@@ -239,7 +250,7 @@ class Link:
     def _disconnect(self) -> None:
         self._listed = False
         self._reader.reset()
-        for channel in (self._control, self._slow, self._transfer):
+        for channel in (self._control, self._power, self._slow, self._transfer):
             channel.drop()
         if self._events is not None:
             self._events.close()

@@ -20,8 +20,8 @@ def test_the_defaults():
     assert given == settings.Settings(
         kubeconfig=None,
         namespace="hostler-system",
-        workers=16,
-        per_host=8,
+        workers=48,
+        per_host=12,
         http_address="0.0.0.0",
         http_port=8080,
         log_format="json",
