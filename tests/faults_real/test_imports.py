@@ -148,17 +148,18 @@ def test_compressed_image(cluster: Cluster, pack: Callable[[bytes], bytes]) -> N
 
 
 def test_bandwidth_is_shared_and_changed_at_once(cluster: Cluster, figures: Figures) -> None:
+    """Two images of 16 MiB, for which the limit would leave about a minute."""
     content = noise(16 * MIB)
-    with published(cluster, "image.raw", content) as source, bandwidth(cluster, "shared", "2Mi"):
+    with published(cluster, "image.raw", content) as source, bandwidth(cluster, "shared", "512Ki"):
         before = written(cluster)
         cluster.apply(*(disk(name, "16Mi", source=source) for name in ("one", "two")))
-        cluster.wait("both have begun", lambda: written(cluster) - before > 2 * MIB)
+        cluster.wait("it has begun", lambda: written(cluster) > before)
         began, so_far = time.monotonic(), written(cluster)
-        time.sleep(6)
-        rate = (written(cluster) - so_far) / (time.monotonic() - began) / MIB
-        figures.within("MiB a second of two imports together under a limit of 2", rate, 2.5, "MiB/s")
-        assert rate > 1
+        time.sleep(15)
+        rate = (written(cluster) - so_far) / (time.monotonic() - began) / 1024
+        figures.within("of two imports together under a limit of 512 KiB/s", rate, 512 * 1.25, "KiB/s")
+        assert rate > 256
         began = time.monotonic()
         cluster.patch("storagedomain", "shared", {"bandwidthPerSecond": "0"})
         assert content_of(cluster, "one") == content_of(cluster, "two") == content
-        figures.within("the rest without a limit", time.monotonic() - began, 6)
+        figures.within("the rest without a limit", time.monotonic() - began, 30)
