@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from drivers.simulated.files import File
 from drivers.simulated.sparse import SparseBytes
-from simulator.manifests import Object, disk, drive, drive_of, vm
+from simulator.manifests import Object, cdrom, disk, drive, drive_of, vm
 from simulator.scene import Scene
 
 IMAGE = b"\xeb\x3c" + bytes(range(256)) * 1024
@@ -60,6 +60,21 @@ def _image(scene: Scene) -> None:
 
 
 SOURCE = {"file": {"path": "image.raw", "checksum": f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"}}
+
+
+def _drives(name: str, *drives: Object) -> Act:
+    return _edit("VirtualMachine", name, {"disks": list(drives)})
+
+
+def _held_by_the_guest(scene: Scene) -> None:
+    scene.lock_tray("web", "media")
+    _drives("web", drive("root"), cdrom("media", "two"))(scene)
+
+
+def _taken_out_and_deleted(scene: Scene) -> None:
+    _drives("old", drive("root"))(scene)
+    scene.delete("Disk", "three")
+
 
 FLOWS = {
     flow.name: flow
@@ -110,6 +125,25 @@ FLOWS = {
                 _edit("Disk", "data", {"size": "2Gi"}),
                 _edit("Disk", "cache-scratch", {"size": "3Gi"}),
                 _edit("Disk", "db-root", {"size": "2Gi"}),
+            ),
+        ),
+        Flow(
+            "medium",
+            given=(
+                *(_apply(disk(name, format="raw")) for name in ("one", "two", "three")),
+                _apply(vm("web", drive("root"), cdrom("media", "one"))),
+                _apply(vm("cache", drive("scratch", "local"))),
+                _apply(vm("db", drive("root"), cdrom("media"), cdrom("more", "two"))),
+                _apply(vm("old", drive("root"), cdrom("media", "three"))),
+            ),
+            when=(
+                _held_by_the_guest,
+                # The first SCSI drive brings its controller; the medium of a drive that was plugged in is changed.
+                _drives("cache", drive("scratch", "local"), cdrom("late", "one")),
+                _drives("cache", drive("scratch", "local"), cdrom("late", "two")),
+                _drives("db", drive("root"), cdrom("media", "one"), cdrom("more", "two")),
+                _drives("db", drive("root"), cdrom("media")),
+                _taken_out_and_deleted,
             ),
         ),
     )

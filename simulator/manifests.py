@@ -55,6 +55,11 @@ def drive_of(name: str, disk_name: str) -> Object:
     return {"name": name, "diskRef": {"name": disk_name}}
 
 
+def cdrom(name: str, medium: str | None = None) -> Object:
+    """A CD-ROM drive of a VM with a Disk in it, or empty."""
+    return {"name": name, "type": "cdrom", **({} if medium is None else {"diskRef": {"name": medium}})}
+
+
 def vm(name: str, *drives: Object, policy: str = "Always", **spec: Any) -> Object:
     """A VM with these drives."""
     base: Object = {

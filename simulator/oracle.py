@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crds.quantity import to_bytes
+from crds.virtual_machine import DiskType
 from drivers.simulated.files import Store
 from drivers.simulated.machine import Machine, Process
+from drivers.xmlread import read_domain
 from engine.keys import Key
 from simulator.manifests import Object
 from simulator.scene import Scene
@@ -99,14 +101,36 @@ def _machine(
         yield f"{key} runs on {host}, and its placement is {placement}"
     if process.uuid != status.get("uuid"):
         yield f"{key} runs as {process.uuid}, and its status says {status.get('uuid')}"
+    yield from _media(scene, key, spec, scene.world.machines[host], process)
     opened = Counter(name for _, name in process.images)
-    for disk in _disks_of(scene, key, spec):
-        name = ((disk.get("status") or {}).get("volume") or {}).get("name", "")
+    for disk in _disks_of(scene, key, spec, DiskType.DISK):
+        name = _volume(disk)
         if opened.pop(name, 0) != 1:
             yield f"{key} has not opened {name} once: {[name for _, name in process.images]}"
     for name in opened:
         if not name.endswith(".nvram.fd"):
             yield f"{key} writes {name}, which is no disk of it"
+
+
+def _media(scene: Scene, key: Key, spec: Object, machine: Machine, process: Process) -> Iterator[str]:
+    """The declared media are in the drives and no others, and the definition says the same."""
+    wanted = sorted(_volume(disk) for disk in _disks_of(scene, key, spec, DiskType.CDROM))
+    found = sorted(name for _, name in process.media if not name.endswith(".seed.iso"))
+    if found != wanted:
+        yield f"{key} has {found} in its drives, and {wanted} is declared"
+    domain = machine.daemon.domains[process.uuid]
+    assert domain.qemu is not None
+    live, defined = (
+        {device.alias: device.source for device in read_domain(document.text).devices if device.alias.startswith("ua-")}
+        for document in (domain.qemu.live, domain.definition)
+    )
+    if live != defined:
+        yield f"{key} runs with {live}, and its definition says {defined}"
+
+
+def _volume(disk: Object) -> str:
+    name: str = ((disk.get("status") or {}).get("volume") or {}).get("name", "")
+    return name
 
 
 def _disks(scene: Scene) -> Iterator[str]:
@@ -183,8 +207,10 @@ def _own_disks(vm: str, spec: Object) -> Iterator[tuple[str, Object]]:
             yield f"{vm}-{drive['name']}", drive["template"]
 
 
-def _disks_of(scene: Scene, key: Key, spec: Object) -> Iterator[Object]:
+def _disks_of(scene: Scene, key: Key, spec: Object, kind: DiskType) -> Iterator[Object]:
     for drive in spec.get("disks") or []:
+        if drive.get("type", DiskType.DISK) != kind or not ("diskRef" in drive or "template" in drive):
+            continue
         name = drive["diskRef"]["name"] if "diskRef" in drive else f"{key.name}-{drive['name']}"
         found = scene.server.get("Disk", name, key.namespace)
         if found is not None:

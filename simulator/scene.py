@@ -25,6 +25,7 @@ from simulator.doors import Gate
 from simulator.manifests import Object
 from simulator.messages import Change, Request
 from simulator.process import ControllerProcess
+from xmlgen import names
 
 EPOCH = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 HOSTS = ("kvm1", "kvm2", "kvm3")
@@ -125,6 +126,14 @@ class Scene:
         path = resource.path(namespace if resource.namespaced else None, name)
         answer = self._send(Request("PATCH", path, body={"spec": spec}, content_type="application/merge-patch+json"))
         self.intent[Key(kind, namespace if resource.namespaced else "", name)] = answer["spec"]
+
+    def lock_tray(self, vm: str, drive: str) -> None:
+        """Have the guest of a running VM use the medium in a drive."""
+        name = names.domain_name("default", vm)
+        for machine in self.world.machines.values():
+            for process in machine.processes():
+                if process.name == name:
+                    machine.lock_tray(process.uuid, f"ua-disk-{drive}")
 
     def delete(self, kind: str, name: str, namespace: str = "default", propagation: str | None = None) -> None:
         """Ask for deletion; what the object owns goes with it."""

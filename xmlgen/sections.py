@@ -66,13 +66,14 @@ def as_found(
 ) -> Sections:
     """The sections of a running domain by its devices (alias → path of the image, or None) instead of by its stamp.
 
-    A device that can be plugged and is not there has no section; a medium is the one that is in the drive; a drive or
+    A desired device that can be plugged and is not there has no section (one that is not desired keeps it: the domain's
+    definition may have it still); a medium is the one that is in the drive; a drive or
     card that is there without a stamp has a section if it is not desired (one that is desired is to be attached: that
     leaves it as it is, and stamps it).
     """
     sections, wanted = tuple(stamped), {_alias(name) for name, _ in desired}
     known = {_alias(name) for name, _ in sections}
-    gone = {_alias(name) for name, _ in sections if _pluggable(name) and _alias(name) not in devices}
+    gone = {_alias(name) for name, _ in sections if _pluggable(name) and _alias(name) in wanted.difference(devices)}
     found = [
         (name, medium(devices[_alias(name)]) if _kind(name) == MEDIUM and _alias(name) in devices else sha)
         for name, sha in sections

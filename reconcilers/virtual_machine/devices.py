@@ -81,6 +81,7 @@ async def apply_changes(
     host, changes, done = acting_host(ctx, step.host), step.changes, set[str]()
     known, problems = _plugging(ctx, vm, domain), list[HypervisorError]()
     for alias in (*changes.detach, *changes.update, *changes.attach):
+        begun = ctx.clock.monotonic()
         try:
             if alias in changes.detach:
                 await host.detach_device(step.uuid, alias)
@@ -90,7 +91,12 @@ async def apply_changes(
                 await host.attach_device(step.uuid, device_xml(document, alias))
             done.add(alias)
         except HypervisorError as error:
-            if not _remember(ctx, known, alias, error, document):
+            if error.reason == "TrayLocked":
+                before = known.trays.get(alias)
+                known.trays[alias] = HeldTray(before.since if before is not None else begun, ctx.clock.monotonic())
+            elif error.reason == "NoHotPlug":
+                known.unpluggable[alias] = device_xml(document, alias)
+            else:
                 ctx.event(vm, "ChangeRefused", f"{alias.removeprefix('ua-')}: {error.message}", warning=True)
                 problems.append(error)
     _tell(ctx, vm, step, done)
@@ -112,19 +118,6 @@ async def _update(host: Hypervisor, step: steps.Apply, alias: str, document: Dom
             raise
         await host.detach_device(step.uuid, alias)
         await host.attach_device(step.uuid, device)
-
-
-def _remember(ctx: Context, known: Plugging, alias: str, error: HypervisorError, document: DomainDocument) -> bool:
-    """Take note of a refusal that is no failure: what is done about it is decided when the VM is looked at again."""
-    now = ctx.clock.monotonic()
-    if error.reason == "TrayLocked":
-        before = known.trays.get(alias)
-        known.trays[alias] = HeldTray(before.since if before is not None else now, now)
-        return True
-    if error.reason == "NoHotPlug":
-        known.unpluggable[alias] = device_xml(document, alias)
-        return True
-    return False
 
 
 def _tell(ctx: Context, vm: VirtualMachine, step: steps.Apply, done: set[str]) -> None:

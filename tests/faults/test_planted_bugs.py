@@ -14,6 +14,7 @@ from reconcilers import virtual_machine
 from reconcilers.disk import provision, record, removal
 from reconcilers.holding import let_go
 from reconcilers.ownership import MayStart
+from reconcilers.virtual_machine import devices
 from simulator.findings import Campaign
 from simulator.flows import FLOWS
 from simulator.points import find
@@ -133,11 +134,16 @@ def another_host_is_tried_when_no_answer_comes(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(virtual_machine, "_candidates", lambda *_: frozenset())
 
 
+def media_are_what_the_stamp_says(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(devices, "sections_of", lambda domain, _: domain.sections)
+
+
 BY_CAMPAIGN: tuple[tuple[Patch, str], ...] = (
     (candidates_written_after_the_send, "start"),
     (record_written_before_the_volume_is_whole, "import"),
     (a_deletion_forgets_the_record, "delete"),
     (a_finalizer_goes_before_the_volume, "delete"),
+    (media_are_what_the_stamp_says, "medium"),
 )
 BY_STORY: tuple[tuple[Patch, Story], ...] = (
     (absence_from_a_stale_list_counts_as_gone, stories.host_cut_off_while_starting),

@@ -241,6 +241,8 @@ def test_a_medium_is_the_one_in_the_drive_whatever_the_stamp_says() -> None:
 def test_a_device_that_is_not_there_is_plugged_in(alias: str) -> None:
     there = {name: source for name, source in THERE.items() if name != alias}
     assert compare(as_found(STAMPED, STAMPED, there), STAMPED) == Changes(attach=(alias,))
+    desired = tuple((name, sha) for name, sha in STAMPED if name.partition(":")[0] != alias)
+    assert compare(as_found(STAMPED, desired, there), desired).detach == (alias,), "the definition may have it still"
 
 
 def test_a_device_that_came_late_goes_again_unless_it_is_wanted() -> None:
