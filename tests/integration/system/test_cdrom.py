@@ -64,7 +64,7 @@ def test_media_and_drives_come_and_go_in_the_guest(cluster: Cluster, lab: Lab) -
     seed = guest.run(MEDIA).split()[1]
     assert guest.run(MEDIA).split() == ["none", seed]
 
-    for medium, size in (("one", 1), ("two", 2), ("three", 3), (None, 0), ("one", 1)):
+    for medium, size in (("one", 1), ("three", 3), (None, 0), ("one", 1)):
         vm["spec"]["disks"][2] = drive("media", medium)
         cluster.apply(vm)
         guest.wait(f"{medium} is in the drive", MEDIA, f"{seed} {size * MIB}" if size else f"none {seed}")
