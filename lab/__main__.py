@@ -184,7 +184,12 @@ def _become_root(state: State, arguments: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if options.command == "host":
+        options.arguments += rest  # such as --help
+    elif rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
     state = State(options.state)
     try:
         if os.geteuid() != 0 and options.command not in UNPRIVILEGED:

@@ -224,6 +224,7 @@ async def _carry_out(ctx: Context, seen: Seen, plan: Plan) -> tuple[Result, bool
     outcome: Outcome | None = None
     if not isinstance(plan.step, steps.Start) and plan.fields:
         await ctx.compare_and_set(vm, plan.fields)
+        act.announce_failure(ctx, vm, plan.fields)
     try:
         if isinstance(plan.step, steps.Start):
             outcome = await start(ctx, vm, plan, plan.step.only, seen.ownership.epoch)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any, assert_never
 
 from crds.disk import Disk
 from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine, VMPhase
@@ -27,10 +28,17 @@ def announce(ctx: Context, vm: VirtualMachine, phase: VMPhase | None, verdict: V
     """Tell of an end: what differs from the status as it is written down, before the new one is."""
     if phase is vm.status.phase:
         return
-    if phase is VMPhase.CRASHED:
+    if phase is VMPhase.CRASHED and verdict.reason == "Crashed":
         ctx.event(vm, "Crashed", verdict.message, warning=True)
     elif phase is VMPhase.STOPPED and vm.status.phase is not None and not vm.metadata.deleting:
         ctx.event(vm, "Stopped", verdict.message or "the VM is off")
+
+
+def announce_failure(ctx: Context, vm: VirtualMachine, fields: Mapping[str, Any]) -> None:
+    """Tell of an end that nobody asked for, when it has been counted: the VM may be started again at once."""
+    failure = fields.get("startFailure")
+    if failure is not None and failure != vm.status.start_failure:
+        ctx.event(vm, "Ended", failure.message, warning=True)
 
 
 async def shutdown(ctx: Context, vm: VirtualMachine, step: steps.Shutdown) -> None:

@@ -21,6 +21,7 @@ from reconcilers.objects import key_of
 from reconcilers.reach import acting_host
 from reconcilers.standing import Verdict, progressing, stalled
 from reconcilers.storage_domain.marker import DomainNotReachable, verify
+from reconcilers.virtual_machine import act
 from reconcilers.virtual_machine import files as vm_files
 from reconcilers.virtual_machine.decide import START_BOUND, UNSCHEDULABLE_BOUND
 from reconcilers.virtual_machine.document import (
@@ -127,6 +128,7 @@ async def _write_down(
         await ctx.compare_and_set(vm, fields)
     finally:
         del ctx.reservations[vm.metadata.uid]
+    act.announce_failure(ctx, vm, fields)
     newest = ctx.objects.get(VirtualMachine, vm.metadata.name, vm.metadata.namespace)
     if newest is None or newest.metadata.uid != vm.metadata.uid:
         raise errors.Conflict(409, "Conflict", f"{key_of(vm)} has changed meanwhile")

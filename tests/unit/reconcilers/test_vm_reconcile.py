@@ -346,3 +346,14 @@ async def test_a_new_vm_waits_for_a_host_that_is_about_to_be_heard_of():
     w.host("kvm1", status={"phase": "NonResponsive"})
     await w.go()
     assert active(w) == ["kvm2"]
+
+
+async def test_a_crash_is_told_once_though_the_vm_starts_again_at_once():
+    w = Fleet(vm(policy="Always"), "kvm1")
+    await w.go()
+    w.at("kvm1").end(StopReason.CRASHED)
+    await w.go()
+    await w.go()
+    assert active(w) == ["kvm1"]
+    ended = [message for reason, message in w.recorder.events if reason == "Ended"]
+    assert ended == ["QEMU died or the guest panicked on host kvm1"]
