@@ -41,6 +41,9 @@ def choose(request: Request, candidates: Iterable[Candidate], policy: PoolPlacem
         host.name: score(request, host, policy.policy, policy.overcommit) for host in hosts if host.name not in rejected
     }
     best = min(scores, key=lambda name: (-scores[name], name), default=None)
+    if request.host is not None and request.host not in found:
+        why = f"the pool has no host {request.host}, the only one that spec.placement.host allows"
+        return Decision(None, scores, rejected, why)
     return Decision(best, scores, rejected, _explain(best, scores, rejected, policy))
 
 

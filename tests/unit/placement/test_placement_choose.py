@@ -201,3 +201,9 @@ def test_a_size_for_people_is_a_quantity_near_the_truth(amount):
     text = size(amount)
     assert len(text) <= 7
     assert abs(to_bytes(text) - amount) <= max(1, amount * 0.0051)
+
+
+def test_a_named_host_that_is_not_in_the_pool_is_said():
+    decision = choose(Request(cpus=1, memory=GIB, host="kvm9"), [host("kvm1")], PoolPlacement())
+    assert decision.host is None
+    assert decision.explanation == "the pool has no host kvm9, the only one that spec.placement.host allows"
