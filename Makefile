@@ -17,7 +17,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-down check format test faults faults-long faults-real bench generate clean \
+.PHONY: help setup demo demo-down check format test faults faults-long faults-real soak bench generate clean \
 	packages check-format check-lint check-types check-contracts check-generated check-units
 
 help: ## List the targets
@@ -44,11 +44,14 @@ format: $(VENV) ## Format the code and repair what the linter can repair
 test: setup ## Unit and integration tests in a lab of their own (ARGS="-k word" selects, KEEP_LAB=1 keeps the lab)
 	@sh tools/test.sh $(ARGS)
 
-faults: $(VENV) ## Kill the controller at every call it makes, and more that can go wrong (FAULTS_SEEDS=50, at most 45 min)
+faults: $(VENV) ## Kill the controller at every call, and more that can go wrong (FAULTS_SEEDS=50); again goes on
 	@$(BIN)/pytest tests/faults $(ARGS)
 
-faults-long: $(VENV) ## The same with 1000 seeds and without a bound in time
+faults-long: $(VENV) ## The same with 1000 seeds, a hundred times the generated input, and no bound in time
 	@FAULTS_SEEDS=1000 FAULTS_SECONDS=1000000 FUZZ_EXAMPLES=100 $(BIN)/pytest tests/faults $(ARGS)
+
+soak: $(VENV) ## Crash points under ever new seeds until it is stopped, with the command that shows a failure again
+	@$(BIN)/python -m simulator soak $(ARGS)
 
 faults-real: setup ## Faults on the lab's real parts (SLICE=1/3 runs a part; what has passed for this code is not run again)
 	@sh tools/faults_real.sh $(ARGS)

@@ -60,7 +60,7 @@ class Livelock(Exception):
     """Something goes round and round, and time does not pass."""
 
 
-ONE_INSTANT = 10_000
+ONE_INSTANT = 3_000
 """Steps at one instant of virtual time beyond which nothing will come of them."""
 
 
@@ -75,6 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = 0.0
         self._timers = 0
+        self._scopes = WeakSet[Scope]()
         self._steps = 0
         """Since time passed last."""
         self.set_task_factory(_task)  # type: ignore[arg-type]
@@ -102,6 +103,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         scope.frozen = False
         self._ready.extend(scope.parked)
         scope.parked.clear()
+
+    def inhabit(self, scope: Scope) -> None:
+        """Something of it runs in here."""
+        self._scopes.add(scope)
+
+    def kill_all(self) -> None:
+        """Run nothing any more but what belongs to no scope."""
+        for scope in list(self._scopes):
+            self.kill(scope)
 
     def kill(self, scope: Scope) -> None:
         """Run nothing of it, ever again."""
@@ -158,7 +168,8 @@ def _task(
 ) -> asyncio.Task[T]:
     task = asyncio.Task(work, loop=loop, context=context)
     scope = context.get(SCOPE) if context is not None else SCOPE.get()
-    if scope is not None:
+    if scope is not None and isinstance(loop, VirtualLoop):
+        loop.inhabit(scope)
         scope.tasks.add(task)
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     return task
@@ -170,6 +181,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(work)
     finally:
+        loop.kill_all()
         with _unheard(), contextlib.suppress(Deadlock, Livelock):
             _cancel_all(loop)
         loop.close()

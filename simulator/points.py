@@ -195,8 +195,8 @@ async def _users(flow: Flow, scene: Scene) -> None:
 
 def find(
     flow: Flow, seed: int, campaign: Campaign, *, every_death: bool, one_is_enough: bool = False, stride: int = 1
-) -> None:
-    """Run a flow under one seed, with a kill at each of its points, and add what came of it.
+) -> list[Outcome]:
+    """Run a flow under one seed, with a kill at each of its points, and add what came of it: that is returned.
 
     `every_death`: in every way at every point; otherwise in one, and the next seed takes the next one.
     `stride`: only at every point of that many.
@@ -232,8 +232,10 @@ def find(
         gate.tell(outcome)
     campaign.seeds += 1
     campaign.cpu_seconds += _cpu_seconds() - begun
-    for each in (outcome, *gate.outcomes):
+    outcomes = [outcome, *gate.outcomes]
+    for each in outcomes:
         campaign.add(each)
+    return outcomes
 
 
 async def _judged(flow: Flow, seed: int, gate: PointGate) -> Outcome:

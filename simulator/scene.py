@@ -13,6 +13,7 @@ from typing import Any
 from drivers.simulated.directory import SimulatedDirectory
 from drivers.simulated.faults import Delay, Rule
 from drivers.simulated.files import File
+from drivers.simulated.latencies import MEASURED, Latencies
 from drivers.simulated.world import World
 from engine.clock import LoopClock
 from engine.keys import Key
@@ -39,15 +40,15 @@ class NotSettled(Exception):
 class Scene:
     """Everything that one run is made of; all chance comes from its seed."""
 
-    def __init__(self, seed: int, *, gate: Gate | None = None) -> None:
-        """`gate` stands in the doors of the first controller."""
+    def __init__(self, seed: int, *, gate: Gate | None = None, latencies: Latencies = MEASURED) -> None:
+        """`gate` stands in the doors of the first controller; `latencies`: how long calls to hosts take."""
         self.seed = seed
         self.loop = asyncio.get_running_loop()
         self.rng = random.Random(seed)
         self.clock = LoopClock(EPOCH)
         self.server = ApiServer(self.clock, self._later, random.Random(self.rng.random()))
         self.faults = Faults()
-        self.world = World(seed=self.rng.getrandbits(32), obedient=True, log_size=2000)
+        self.world = World(seed=self.rng.getrandbits(32), latencies=latencies, obedient=True, log_size=2000)
         self.processes: list[ControllerProcess] = []
         self.intent: dict[Key, Object] = {}
         """What users declare now: what they sent last of each object that they have not deleted."""

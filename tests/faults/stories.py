@@ -179,6 +179,24 @@ def stopped_before(verb: str) -> Callable[[Scene], Awaitable[None]]:
     return story
 
 
+async def chosen_host_lost_while_stopped(scene: Scene) -> None:
+    """The controller stands still before it writes its choice of a host down. That host is cut off, another controller
+    chooses again, the host comes back, and the first controller goes on.
+    """
+    gate = FreezeOnce(scene, "placement", 60.0)
+    scene.controller.gate.inner = gate
+    scene.apply(vm("web", drive("root")))
+    while not gate.done:
+        await asyncio.sleep(0.005)
+    cut = [scene.world.machines[name] for name in HOSTS[:2]]
+    for machine in cut:
+        machine.partition()
+    await asyncio.sleep(55.0)
+    for machine in cut:
+        machine.heal()
+    await scene.settled()
+
+
 async def host_cut_off_while_starting(scene: Scene) -> None:
     """A host is cut off the moment a VM has started on it: neither the answer nor the event comes through."""
     scene.apply(vm("web", drive("root")))
@@ -225,6 +243,19 @@ async def share_not_mounted(scene: Scene) -> None:
         if inside:
             raise AssertionError(f"on {name} files were made under a path that is not mounted: {sorted(inside)}")
         scene.world.machines[name].mount(manifests.SHARED, scene.shared)
+    await scene.settled()
+
+
+async def taken_over_from_another(scene: Scene) -> None:
+    """A Disk names the volume of another Disk, which a VM uses, and is deleted again."""
+    scene.apply(vm("web", drive("root"), policy="Halted"))
+    await scene.settled(quiet=20.0)
+    name = next(name for name in scene.shared.files if name.endswith(".qcow2"))
+    scene.apply(disk("thief", source={"existing": {"path": f"{manifests.SHARED}/{name}"}}, deletionPolicy="Delete"))
+    await scene.settled(quiet=20.0)
+    scene.delete("Disk", "thief")
+    await scene.settled(quiet=20.0)
+    scene.edit("VirtualMachine", "web", {"runPolicy": "Always"})
     await scene.settled()
 
 

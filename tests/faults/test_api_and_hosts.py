@@ -15,9 +15,11 @@ STORIES: tuple[Story, ...] = (
     stories.api_set_back_while_running,
     stories.recreated,
     stories.share_not_mounted,
+    stories.taken_over_from_another,
     stories.start_is_not_answered,
     stories.host_hangs_while_starting,
     stories.host_cut_off_while_starting,
+    stories.chosen_host_lost_while_stopped,
     stories.volume_gone,
     *(stories.stopped_before(verb) for verb in ("define", "start", "create_volume", "upload", "placement")),
 )

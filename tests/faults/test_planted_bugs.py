@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from engine.keys import Key
+from engine.result import RequeueAfter, Result
 from reconcilers import virtual_machine
-from reconcilers.disk import provision, record, removal
+from reconcilers.disk import place, provision, record, removal
 from reconcilers.holding import let_go
 from reconcilers.ownership import MayStart
-from reconcilers.virtual_machine import devices
+from reconcilers.registry import RECONCILERS
+from reconcilers.virtual_machine import act, devices
+from reconcilers.virtual_machine.plan import Nothing
 from simulator.findings import Campaign
 from simulator.flows import FLOWS
 from simulator.points import find
@@ -24,6 +28,7 @@ from tests.faults.played import Story, problems_of
 # The packages have functions of the same names, which hide these modules from an import.
 start = importlib.import_module("reconcilers.virtual_machine.start")
 decide = importlib.import_module("reconcilers.disk.decide")
+vm_decide = importlib.import_module("reconcilers.virtual_machine.decide")
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 SEEDS = range(6)
@@ -138,18 +143,45 @@ def media_are_what_the_stamp_says(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(devices, "sections_of", lambda domain, _: domain.sections)
 
 
+def a_taken_over_volume_is_anybodys(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(place, "rival", lambda *_: None)
+    patch.setattr(record.Record, "same_disk", lambda *_: True)
+
+
+def a_definition_is_left_when_off(patch: pytest.MonkeyPatch) -> None:
+    stopped = vm_decide._stopped
+    patch.setattr(vm_decide, "_stopped", lambda *given: replace(stopped(*given), step=Nothing()))
+
+
+def a_seed_of_an_earlier_object_is_left(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(act, "opened_by", lambda *_: [])
+
+
+def a_reconciler_goes_round_and_round(patch: pytest.MonkeyPatch) -> None:
+    reconcile = virtual_machine.reconcile
+
+    async def restless(ctx: Any, key: Key) -> Result:
+        await reconcile(ctx, key)
+        return RequeueAfter(0.0, "again")
+
+    patch.setitem(RECONCILERS, "VirtualMachine", restless)
+
+
 BY_CAMPAIGN: tuple[tuple[Patch, str], ...] = (
     (candidates_written_after_the_send, "start"),
     (record_written_before_the_volume_is_whole, "import"),
     (a_deletion_forgets_the_record, "delete"),
     (a_finalizer_goes_before_the_volume, "delete"),
     (media_are_what_the_stamp_says, "medium"),
+    (a_definition_is_left_when_off, "stop"),
 )
 BY_STORY: tuple[tuple[Patch, Story], ...] = (
     (absence_from_a_stale_list_counts_as_gone, stories.host_cut_off_while_starting),
     (a_missing_volume_is_made_again, stories.volume_gone),
     (a_blank_volume_in_the_way_is_replaced, stories.stopped_before("create_volume")),
     (another_host_is_tried_when_no_answer_comes, stories.host_cut_off_while_starting),
+    (a_taken_over_volume_is_anybodys, stories.taken_over_from_another),
+    (a_seed_of_an_earlier_object_is_left, stories.recreated),
 )
 
 
@@ -168,3 +200,8 @@ def test_a_campaign_finds(bug: Patch, flow: str, monkeypatch: pytest.MonkeyPatch
 def test_a_story_finds(bug: Patch, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     bug(monkeypatch)
     assert any(problems_of(story, seed) for seed in SEEDS), "nothing was found"
+
+
+def test_a_livelock_is_told_from_a_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_reconciler_goes_round_and_round(monkeypatch)
+    assert problems_of(stories.three_vms, 0)[0].startswith("Livelock: time stands still")
