@@ -1,4 +1,4 @@
-"""Campaigns against faults: FAULTS_SEEDS seeds for each flow (50), FAULTS_SECONDS of real time for each (390).
+"""Campaigns against faults: FAULTS_SEEDS seeds for each flow (50), FAULTS_SECONDS of real time for all (2340).
 
 What has been gone through for this version of the code is remembered in the file that FAULTS_RECORD names.
 """
@@ -6,6 +6,7 @@ What has been gone through for this version of the code is remembered in the fil
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,16 @@ def seeds() -> range:
     return range(int(os.environ.get("FAULTS_SEEDS", "50")))
 
 
+@pytest.fixture(scope="session")
+def until() -> float:
+    """When the time for crash points is over (monotonic)."""
+    return time.monotonic() + float(os.environ.get("FAULTS_SECONDS", "2340"))
+
+
 @pytest.fixture
-def seconds() -> float:
-    """Real time for one flow."""
-    return float(os.environ.get("FAULTS_SECONDS", "390"))
+def seconds(until: float) -> float:
+    """Real time that is left; a flow that needs much may have it."""
+    return until - time.monotonic()
 
 
 @pytest.fixture
