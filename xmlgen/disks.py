@@ -8,10 +8,9 @@ from crds.virtual_machine import DiskBus, DiskType, GuestOS
 from xmlgen.addresses import DrivePlace, PCIAddresses
 from xmlgen.inputs import Drive, Image, default_bus
 from xmlgen.parts import Part
-from xmlgen.sections import FIXED, LUN, MEDIUM, Sections, medium
+from xmlgen.sections import FIXED, LUN, MEDIUM, SEED_ALIAS, Sections, medium
 from xmlgen.xml import Element, element, fingerprint
 
-SEED_ALIAS = "ua-seed"
 SERIAL_MAX = 20
 """Length of a virtio drive's serial number."""
 

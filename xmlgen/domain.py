@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from crds.virtual_machine import DiskBus, DiskType, FirmwareType
 from xmlgen.addresses import PCIAddresses, place_drives
 from xmlgen.controllers import pluggable_room, port_parts, sata_parts, scsi_part
-from xmlgen.disks import SEED_ALIAS, drive_part, seed_drive
+from xmlgen.disks import drive_part, seed_drive
 from xmlgen.inputs import DomainInput, Drive, Image, Kept, Nic, default_bus
 from xmlgen.mac import stable_mac
 from xmlgen.metadata import Identity, metadata_element, metadata_xml
@@ -21,7 +21,7 @@ from xmlgen.nics import nic_part
 from xmlgen.parts import Part
 from xmlgen.peripherals import peripheral_parts
 from xmlgen.platform import clock_part, cpu_part, end_parts, features_part, machine_type, memory_parts, vcpu_parts
-from xmlgen.sections import PORTS, Sections
+from xmlgen.sections import PORTS, SEED_ALIAS, Sections
 from xmlgen.xml import Element, element, fingerprint, to_text
 
 __all__ = [

@@ -34,6 +34,8 @@ FIXED = "fixed"
 MEDIUM = "medium"
 BRIDGE = "bridge"
 _IN_PLACE = (MEDIUM, BRIDGE)
+SEED_ALIAS = "ua-seed"
+"""The drive of the cloud-init seed: read when the guest boots, and made when the VM starts."""
 _DEVICES = ("ua-disk-", "ua-nic-")
 
 
@@ -128,7 +130,7 @@ def _verdict(name: str, old: Mapping[str, str], new: Mapping[str, str], *, scsi:
     """
     kind = _kind(name)
     if name in old and name in new:
-        return "update" if kind in _IN_PLACE else "restart"
+        return "update" if kind in _IN_PLACE and _alias(name) != SEED_ALIAS else "restart"
     if kind in _IN_PLACE:
         return None
     if name in old:

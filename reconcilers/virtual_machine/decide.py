@@ -241,13 +241,15 @@ def _off(vm: VirtualMachine, seen: Observed, may: MayStart) -> Plan:
     if decision.power.state is PowerState.OFF:
         return _stopped(vm, seen, may, decision)
     fields = _changed(vm, _decision_fields(decision), {"startFailure": failure})
+    # It gives up its place with this end, which is so looked at once; hosts of which nobody knows stay candidates.
+    left = {**fields, **(_vacated(vm, seen, may, keep=may.only or frozenset()) if reason is not None else {})}
     if failure is not None and failure.next_at > seen.now:
-        return _backing_off(vm, seen, may, failure, fields)
+        return _backing_off(failure, left, seen.now)
     if seen.needs is not None:
-        return Plan(Nothing(), seen.needs, VMPhase.PENDING, fields)
+        return Plan(Nothing(), seen.needs, VMPhase.PENDING, left)
     waits = _checks(vm, "poweron")
     if waits:
-        return Plan(Nothing(), stalled("PowerOnHeld", f"starting waits for {waits}"), VMPhase.PENDING, fields)
+        return Plan(Nothing(), stalled("PowerOnHeld", f"starting waits for {waits}"), VMPhase.PENDING, left)
     return Plan(
         Start(may.only), progressing("Starting", "the VM is being started", START_BOUND), VMPhase.STARTING, fields
     )
@@ -262,9 +264,14 @@ def _end(vm: VirtualMachine, may: MayStart) -> DomainObservation | None:
 
 
 def _failure(vm: VirtualMachine, seen: Observed, reason: StopReason | None) -> StartFailure | None:
-    """The failures in a row, this end counted once: it is new while the VM still has its place."""
-    before, placement = vm.status.start_failure, vm.status.placement
+    """The failures in a row, this end counted once: it is new while the VM still has its place.
+
+    The end of a VM that was to be off is none, also if it is to be on again by now.
+    """
+    before, placement, power = vm.status.start_failure, vm.status.placement, vm.status.power
     if placement is None or placement.host is None or reason in (None, StopReason.MIGRATED):
+        return before
+    if power is not None and power.state is PowerState.OFF:
         return before
     words = {
         StopReason.GUEST_SHUTDOWN: "the guest shut itself down",
@@ -275,18 +282,14 @@ def _failure(vm: VirtualMachine, seen: Observed, reason: StopReason | None) -> S
     return next_failure(before, f"{words.get(reason, 'the VM ended')} on host {placement.host}", seen.now)
 
 
-def _backing_off(
-    vm: VirtualMachine, seen: Observed, may: MayStart, failure: StartFailure, fields: dict[str, Any]
-) -> Plan:
-    wait = (failure.next_at - seen.now).total_seconds()
+def _backing_off(failure: StartFailure, fields: dict[str, Any], now: datetime) -> Plan:
+    wait = (failure.next_at - now).total_seconds()
     message = f"failed {failure.count} times, the next try is at {failure.next_at:%H:%M:%S} UTC: {failure.message}"
     if failure.count >= STALLED_AFTER:
         # Still on its way, and held up: a bound of nothing.
         verdict = progressing("CrashBackOff", f"{message}. Look at the guest's console and the host's QEMU log", 0.0)
     else:
         verdict = progressing("CrashBackOff", message, 600.0)
-    # It gives up its place in any case, so that this end is counted once; hosts of which nobody knows stay candidates.
-    fields = {**fields, **_vacated(vm, seen, may, keep=may.only or frozenset())}
     return Plan(Nothing(), verdict, VMPhase.CRASHED, fields, wait)
 
 

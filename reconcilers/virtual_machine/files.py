@@ -19,7 +19,7 @@ from reconcilers.storage_domain.marker import DomainNotReachable
 from reconcilers.virtual_machine.document import home
 from reconcilers.virtual_machine.needs import Needs
 from xmlgen import names
-from xmlgen.disks import SEED_ALIAS
+from xmlgen.sections import SEED_ALIAS
 from xmlgen.seed import SeedInput, seed_digest, seed_iso
 from xmlgen.volume import volume_xml
 

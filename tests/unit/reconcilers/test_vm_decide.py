@@ -242,7 +242,8 @@ def a_candidate_is_given_up_by_a_fact_only(obj: VirtualMachine, seen: Observed, 
     if isinstance(answer, RunsOn):
         assert set(placement.candidates) == {answer.host, *seen.ownership.others}
     if isinstance(answer, MayStart):
-        assert set(placement.candidates) == set(answer.only or ()).intersection(seen.ownership.remnants)
+        unknown = set(answer.only or ())
+        assert unknown.intersection(seen.ownership.remnants) <= set(placement.candidates) <= unknown
 
 
 RULES = (
@@ -318,6 +319,24 @@ def test_what_is_missing_is_said_and_nothing_started():
     plan = look(vm(), NOWHERE, needs=stalled("DiskNotFound", "there is no Disk root"))
     assert plan.step == Nothing()
     assert verdict(plan) == ("Stalled", "DiskNotFound")
+
+
+def test_a_crash_is_counted_once_while_something_is_missing():
+    missing = stalled("DiskNotFound", "there is no Disk root")
+    plan = look(vm().running_on("kvm1"), ended(StopReason.CRASHED), needs=missing)
+    assert verdict(plan) == ("Stalled", "DiskNotFound")
+    assert plan.fields["startFailure"].count == 1
+    assert (plan.fields["placement"].host, plan.fields["placement"].candidates) == (None, [])
+
+
+def test_a_stop_that_was_asked_for_is_no_failure_though_the_vm_is_to_run_again():
+    stopping = vm().power("Off", policy="Halted").placed("kvm1")
+    missing = stalled("DiskNotFound", "there is no Disk root")
+    plan = look(stopping, ended(StopReason.DESTROYED), needs=missing)
+    assert "startFailure" not in plan.fields
+    assert plan.fields["power"].state is PowerState.ON
+    assert plan.fields["placement"].host is None
+    assert look(stopping, ended(StopReason.DESTROYED)).step == Start(None)
 
 
 def test_a_start_waits_for_who_holds_it_up():

@@ -181,9 +181,9 @@ def test_a_swapped_image_waits_for_a_power_cycle() -> None:
     )
 
 
-def test_a_seed_is_exchanged_in_place() -> None:
+def test_another_seed_waits_for_the_next_start_which_makes_it() -> None:
     documents = [generate(domain(spec(), seed=seed)) for seed in (None, "/srv/1.iso", "/srv/2.iso")]
-    assert compare(documents[1].sections, documents[2].sections) == Changes(update=("ua-seed",))
+    assert compare(documents[1].sections, documents[2].sections) == Changes(restart=("ua-seed",))
     assert compare(documents[0].sections, documents[1].sections) == Changes(restart=("ua-seed",))
     assert "/srv/2.iso" in device_xml(documents[2], "ua-seed")
 
