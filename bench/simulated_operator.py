@@ -18,7 +18,7 @@ from main import run
 from operator_settings import parse
 
 from bench import documents
-from drivers.hypervisor import HostDirectory, HostTarget
+from drivers.hypervisor import HostDirectory, HostTarget, Hypervisor
 from drivers.simulated import SimulatedDirectory, World
 from xmlgen.domain import generate, render
 from xmlgen.pool import directory_pool_xml
@@ -60,15 +60,25 @@ async def fill(world: World, domains: int) -> None:
         await asyncio.sleep(0.05)
     for host in hosts:
         await host.ensure_pool(directory_pool_xml("shared", SHARED))
-    for number in range(domains):
-        host, source = hosts[number % len(hosts)], documents.usual(number)
-        for drive in documents.DRIVES:
-            await host.create_volume(SHARED, volume_xml(documents.image(number, drive), "qcow2", 2**20))
-        await host.define(render(generate(source), documents.HOST))
-        await host.start(source.uuid)
+    at_once = asyncio.Semaphore(100)
+
+    async def run_one(number: int) -> None:
+        async with at_once:
+            await _run_one(hosts[number % len(hosts)], number)
+
+    await asyncio.gather(*(run_one(number) for number in range(domains)))
     await directory.close()
     print("full", flush=True)
     await asyncio.Event().wait()
+
+
+async def _run_one(host: Hypervisor, number: int) -> None:
+    """Have one usual VM run."""
+    source = documents.usual(number)
+    for drive in documents.DRIVES:
+        await host.create_volume(SHARED, volume_xml(documents.image(number, drive), "qcow2", 2**20))
+    await host.define(render(generate(source), documents.HOST))
+    await host.start(source.uuid)
 
 
 def main() -> int:
