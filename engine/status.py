@@ -93,10 +93,8 @@ class StatusWriter:
         schema lacks), asking again changes nothing: the same wish upon the same state is not written twice.
         """
         held = self._descriptive(key.kind, answer.get("status") or {})
-        wanted, there = ("", "") if desired == held else (canonical(desired), canonical(held))
-        if wanted == there:
-            self._settled.pop(key, None)
-        else:
+        self._settled.pop(key, None)
+        if desired != held and (wanted := canonical(desired)) != (there := canonical(held)):
             self._settled[key] = (wanted, there)
 
     def _forget_deleted(self, key: Key, old: Object | None, new: Object | None) -> None:

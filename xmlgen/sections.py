@@ -69,9 +69,9 @@ def as_found(
     """The sections of a running domain by its devices (alias → path of the image, or None) instead of by its stamp.
 
     A desired device that can be plugged and is not there has no section (one that is not desired keeps it: the domain's
-    definition may have it still); a medium is the one that is in the drive; a drive or
-    card that is there without a stamp has a section if it is not desired (one that is desired is to be attached: that
-    leaves it as it is, and stamps it).
+    definition may have it still); a medium is the one that is in the drive; a drive or card that is there without a
+    stamp has a section if it is not desired (one that is desired is to be attached: that leaves it as it is, and stamps
+    it).
     """
     sections, wanted = tuple(stamped), {_alias(name) for name, _ in desired}
     known = {_alias(name) for name, _ in sections}

@@ -43,7 +43,7 @@ from drivers.pauses import delays
 from drivers.reader import Reader
 
 POWER_THREADS = 12
-"""QEMUs of one host that start or end at once: with the other channels, fewer than the 20 workers of a daemon."""
+"""QEMUs of one host that start or end at once: of the 20 workers of a daemon, eight are left for all other calls."""
 
 
 class Link:

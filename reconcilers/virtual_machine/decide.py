@@ -241,9 +241,12 @@ def _off(vm: VirtualMachine, seen: Observed, may: MayStart) -> Plan:
     if decision.power.state is PowerState.OFF:
         return _stopped(vm, seen, may, decision)
     fields = _changed(vm, _decision_fields(decision), {"startFailure": failure})
-    # It gives up its place with this end, which is so looked at once; hosts of which nobody knows stay candidates.
-    left = {**fields, **(_vacated(vm, seen, may, keep=may.only or frozenset()) if reason is not None else {})}
-    if failure is not None and failure.next_at > seen.now:
+    backs_off = failure is not None and failure.next_at > seen.now
+    # With this end, or a failed start, it gives up its place: an end is so looked at once. Hosts of which nobody knows
+    # stay candidates.
+    ended = reason is not None or backs_off
+    left = {**fields, **(_vacated(vm, seen, may, keep=may.only or frozenset()) if ended else {})}
+    if failure is not None and backs_off:
         return _backing_off(failure, left, seen.now)
     if seen.needs is not None:
         return Plan(Nothing(), seen.needs, VMPhase.PENDING, left)

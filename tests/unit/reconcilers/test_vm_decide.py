@@ -329,6 +329,13 @@ def test_a_crash_is_counted_once_while_something_is_missing():
     assert (plan.fields["placement"].host, plan.fields["placement"].candidates) == (None, [])
 
 
+def test_a_vm_that_waits_after_a_failed_start_holds_no_place():
+    failed = vm().power("On").placed("kvm1").failed(3, last=900, next_=2000)
+    plan = look(failed, Ownership(MayStart(frozenset({"kvm1"})), 1))
+    assert plan.phase is VMPhase.CRASHED
+    assert (plan.fields["placement"].host, plan.fields["placement"].candidates) == (None, ["kvm1"])
+
+
 def test_a_stop_that_was_asked_for_is_no_failure_though_the_vm_is_to_run_again():
     stopping = vm().power("Off", policy="Halted").placed("kvm1")
     missing = stalled("DiskNotFound", "there is no Disk root")
