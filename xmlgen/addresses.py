@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from string import ascii_lowercase
+from typing import NamedTuple
 
 from crds.virtual_machine import DiskBus, Machine
 from xmlgen.inputs import Kept
@@ -20,10 +23,14 @@ SATA_PORTS = 6
 _PCI = re.compile(r"pci:([0-9a-f]{4}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 _DRIVE = re.compile(r"drive:(\d{1,3}):0:0:(\d{1,3})")
 _PREFIX = {DiskBus.VIRTIO: "vd", DiskBus.SCSI: "sd", DiskBus.SATA: "sd"}
+_TARGETS = {
+    prefix: [prefix + first + second for first in ("", *ascii_lowercase) for second in ascii_lowercase]
+    for prefix in _PREFIX.values()
+}
+"""Targets in the order that they are given out; a VM cannot have as many drives."""
 
 
-@dataclass(frozen=True)
-class PCIAddress:
+class PCIAddress(NamedTuple):
     """A place on the PCI buses of the guest."""
 
     domain: int
@@ -32,7 +39,7 @@ class PCIAddress:
     function: int
 
     def to_xml(self, *, multifunction: bool = False) -> Element:
-        """The element `address`."""
+        """Its element."""
         attributes = {
             "type": "pci",
             "domain": f"0x{self.domain:04x}",
@@ -41,6 +48,11 @@ class PCIAddress:
             "function": f"0x{self.function:x}",
         }
         return element("address", attributes | ({"multifunction": "on"} if multifunction else {}))
+
+
+def address_of(address: PCIAddress | None) -> Element | None:
+    """The element of a kept address; None where libvirt shall choose one."""
+    return address.to_xml() if address is not None else None
 
 
 @dataclass
@@ -52,7 +64,7 @@ class PCIAddresses:
     highest_bus: int = 0
     _taken: set[PCIAddress] = field(default_factory=set)
 
-    def take(self, alias: str) -> Element | None:
+    def take(self, alias: str) -> PCIAddress | None:
         """The kept address of a device; None where libvirt shall choose one."""
         kept = self.kept.get(alias)
         match = _PCI.fullmatch(kept.address or "") if kept else None
@@ -63,7 +75,7 @@ class PCIAddresses:
             return None
         self._taken.add(address)
         self.highest_bus = max(self.highest_bus, address.bus)
-        return address.to_xml()
+        return address
 
     def _fits(self, address: PCIAddress) -> bool:
         """Whether the address is one of this machine: it may have been another one when the address was kept.
@@ -75,8 +87,7 @@ class PCIAddresses:
         return address.slot > 0
 
 
-@dataclass(frozen=True)
-class DrivePlace:
+class DrivePlace(NamedTuple):
     """A drive's target and, on SCSI and SATA, its place on the controller."""
 
     target: str
@@ -89,26 +100,26 @@ def place_drives(drives: Sequence[tuple[str, DiskBus]], kept: Mapping[str, Kept]
     """A place for each drive (alias, bus): the kept one if it still fits the bus, else the first free one, in order."""
     targets: dict[str, str] = {}
     indices: dict[str, int] = {}
+    taken: set[str | tuple[DiskBus, int]] = set()
     for alias, bus in drives:
         old = kept.get(alias)
         if old is None:
             continue
-        if old.target and re.fullmatch(_PREFIX[bus] + "[a-z]{1,3}", old.target) and old.target not in targets.values():
+        if old.target and re.fullmatch(_PREFIX[bus] + "[a-z]{1,3}", old.target) and old.target not in taken:
             targets[alias] = old.target
+            taken.add(old.target)
         index = _index(bus, old.address or "")
-        if index is not None and (bus, index) not in _places(drives, indices):
+        if index is not None and (bus, index) not in taken:
             indices[alias] = index
+            taken.add((bus, index))
     for alias, bus in drives:
         if alias not in targets:
-            targets[alias] = _first_free_target(_PREFIX[bus], set(targets.values()))
-        if alias not in indices:
-            taken = {index for other, index in _places(drives, indices) if other is bus}
-            indices[alias] = next(index for index in range(len(drives) + len(taken) + 1) if index not in taken)
-    return {alias: _place(bus, targets[alias], indices[alias]) for alias, bus in drives}
-
-
-def _places(drives: Sequence[tuple[str, DiskBus]], indices: Mapping[str, int]) -> set[tuple[DiskBus, int]]:
-    return {(bus, indices[alias]) for alias, bus in drives if alias in indices}
+            targets[alias] = next(target for target in _TARGETS[_PREFIX[bus]] if target not in taken)
+            taken.add(targets[alias])
+        if bus is not DiskBus.VIRTIO and alias not in indices:
+            indices[alias] = next(index for index in count() if (bus, index) not in taken)
+            taken.add((bus, indices[alias]))
+    return {alias: _place(bus, targets[alias], indices.get(alias, 0)) for alias, bus in drives}
 
 
 def _index(bus: DiskBus, address: str) -> int | None:
@@ -128,14 +139,3 @@ def _place(bus: DiskBus, target: str, index: int) -> DrivePlace:
     if bus is DiskBus.SCSI:
         return DrivePlace(target, 0, index)
     return DrivePlace(target, *divmod(index, SATA_PORTS))
-
-
-def _first_free_target(prefix: str, taken: set[str]) -> str:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    target: str
-    for first in ("", *letters):
-        for second in letters:
-            target = prefix + first + second
-            if target not in taken:
-                return target
-    raise ValueError("more than 702 drives")

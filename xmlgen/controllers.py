@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import lru_cache
 
 from crds.virtual_machine import Machine
-from xmlgen.addresses import PCIAddress, PCIAddresses
-from xmlgen.parts import Part
+from xmlgen.addresses import PCIAddress, PCIAddresses, address_of
+from xmlgen.parts import Part, alias_of, remembered
 from xmlgen.sections import SCSI
 from xmlgen.xml import Element, element, fingerprint
 
@@ -20,11 +19,7 @@ _PC_SLOTS = 29
 
 def scsi_part(addresses: PCIAddresses) -> Part:
     """The virtio-scsi controller, which can be plugged in while the domain runs."""
-    alias = element("alias", {"name": SCSI})
-    controller = element("controller", {"type": "scsi", "index": "0", "model": "virtio-scsi"}, alias)
-    sha = fingerprint(controller)
-    whole = controller.with_children(addresses.take(SCSI))
-    return Part(whole, ((SCSI, sha),), SCSI, whole, ports=1)
+    return _scsi(addresses.take(SCSI))
 
 
 def sata_parts(indices: Collection[int], machine: Machine, addresses: PCIAddresses) -> Iterator[Part]:
@@ -34,13 +29,13 @@ def sata_parts(indices: Collection[int], machine: Machine, addresses: PCIAddress
         alias = f"ua-sata{index}"
         controller = element("controller", {"type": "sata", "index": str(index)})
         if not built_in:
-            controller = controller.with_children(element("alias", {"name": alias}))
+            controller = controller.with_children(alias_of(alias))
         section = (f"sata{index}", fingerprint(controller))
-        address = None if built_in else addresses.take(alias)
+        address = None if built_in else address_of(addresses.take(alias))
         yield Part(controller.with_children(address), (section,), ports=0 if built_in else 1)
 
 
-@lru_cache(256)
+@remembered
 def port_parts(machine: Machine, taken: int, highest_bus: int) -> tuple[Part, ...]:
     """The PCI ports of a q35 machine: as many as are taken and some to spare, at least up to the highest bus in use.
 
@@ -59,6 +54,13 @@ def pluggable_room(machine: Machine, pluggable: int, fixed: int, highest_bus: in
     if machine is Machine.PC:
         return max(pluggable, _PC_SLOTS - fixed)
     return max(pluggable + SPARE_PORTS, highest_bus - fixed)
+
+
+@remembered
+def _scsi(address: PCIAddress | None) -> Part:
+    controller = element("controller", {"type": "scsi", "index": "0", "model": "virtio-scsi"}, alias_of(SCSI))
+    whole = controller.with_children(address_of(address))
+    return Part(whole, ((SCSI, fingerprint(controller)),), SCSI, whole, ports=1)
 
 
 def _port(index: int) -> Element:

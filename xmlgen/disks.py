@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 
 from crds.virtual_machine import DiskBus, DiskType, GuestOS
-from xmlgen.addresses import DrivePlace, PCIAddresses
+from xmlgen.addresses import DrivePlace, PCIAddresses, address_of
 from xmlgen.inputs import Drive, Image, default_bus
-from xmlgen.parts import Part
+from xmlgen.parts import Part, alias_of, boot_of, remembered
 from xmlgen.sections import FIXED, LUN, MEDIUM, SEED_ALIAS, Sections, medium
 from xmlgen.xml import Element, element, fingerprint
 
 SERIAL_MAX = 20
 """Length of a virtio drive's serial number."""
+
+_DISK = {"type": "file", "device": "disk"}
+_CDROM = {"type": "file", "device": "cdrom"}
 
 
 def seed_drive(path: str, guest_os: GuestOS) -> Drive:
@@ -24,11 +27,11 @@ def seed_drive(path: str, guest_os: GuestOS) -> Drive:
 def drive_part(drive: Drive, alias: str, place: DrivePlace, addresses: PCIAddresses, boot: int | None) -> Part:
     """The drive's part. boot: its place in the boot order, counted from 1."""
     on_port = drive.bus is DiskBus.VIRTIO
-    plain = _plain(drive, alias)
-    address = addresses.take(alias) if on_port else _drive_address(place)
-    live = _placed(plain, drive, place, address)
-    whole = live.with_children(element("boot", {"order": str(boot)}) if boot is not None else None)
-    return Part(whole, _sections(drive, alias, plain), alias, live, ports=1 if on_port else 0)
+    address = address_of(addresses.take(alias)) if on_port else _drive_address(place)
+    plain, placed = _drive(drive, alias, place.target)
+    live = placed.with_children(address)
+    sections = _sections(drive, alias, fingerprint(plain))
+    return Part(live.with_children(boot_of(boot)), sections, alias, live, ports=1 if on_port else 0)
 
 
 def serial(name: str) -> str:
@@ -38,45 +41,69 @@ def serial(name: str) -> str:
     return f"{name[: SERIAL_MAX - 5]}-{hashlib.sha256(name.encode()).hexdigest()[:4]}"
 
 
-def _plain(drive: Drive, alias: str) -> Element:
-    """The drive as the guest sees it, without what is in no fingerprint of it: its place, and a CD-ROM's medium."""
+def _drive(drive: Drive, alias: str, target: str) -> tuple[Element, Element]:
+    """The drive twice: without what is in no fingerprint of it (its place, and a CD-ROM's medium), and with its target
+    and medium.
+    """
     image = drive.image
-    name = (element("serial", {}, serial(drive.name)), element("alias", {"name": alias}))
-    target = element("target", {"bus": drive.bus.value})
+    old, new = _target(drive.bus, None), _target(drive.bus, target)
     if drive.type is DiskType.CDROM or image is None:
-        driver = element("driver", {"name": "qemu", "cache": "none", "error_policy": "report", "io": "threads"})
-        return element("disk", {"type": "file", "device": "cdrom"}, driver, target, element("readonly"), *name)
-    sector = str(image.sector_size)
-    return element(
-        "disk",
-        {"type": "file", "device": "disk"},
-        _disk_driver(drive, image),
-        element("source", {"file": image.path}),
-        target,
-        element("blockio", {"logical_block_size": sector, "physical_block_size": sector})
-        if image.sector_size != 512
-        else None,
-        element("readonly") if image.readonly else None,
-        element("shareable") if image.shared else None,
-        *name,
+        marks = _marks(drive.name, alias, readonly=True, shared=False)
+        source = element("source", {"file": image.path}) if image is not None else None
+        driver = _cdrom_driver(image.format if image is not None else None)
+        empty = element("disk", _CDROM, _cdrom_driver(None), old, *marks)
+        return empty, element("disk", _CDROM, driver, source, new, *marks)
+    driver = _disk_driver(image.format, image.discard, iothread=drive.bus is DiskBus.VIRTIO)
+    source = element("source", {"file": image.path})
+    sectors = _sectors(image.sector_size)
+    marks = _marks(drive.name, alias, readonly=image.readonly, shared=image.shared)
+    return (
+        element("disk", _DISK, driver, source, old, sectors, *marks),
+        element("disk", _DISK, driver, source, new, sectors, *marks),
     )
 
 
-def _disk_driver(drive: Drive, image: Image) -> Element:
+@remembered
+def _marks(name: str, alias: str, *, readonly: bool, shared: bool) -> tuple[Element, ...]:
+    """What stands at a drive's end: how it may be used, and its names."""
+    flags = [element(tag) for tag, holds in (("readonly", readonly), ("shareable", shared)) if holds]
+    return (*flags, element("serial", {}, serial(name)), alias_of(alias))
+
+
+@remembered
+def _cdrom_driver(format: str | None) -> Element:  # noqa: A002
+    driver = {"name": "qemu", "cache": "none", "error_policy": "report", "io": "threads"}
+    return element("driver", driver | ({"type": format} if format is not None else {}))
+
+
+@remembered
+def _disk_driver(format: str, discard: str, *, iothread: bool) -> Element:  # noqa: A002
     driver = {
         "name": "qemu",
-        "type": image.format,
+        "type": format,
         "cache": "none",
         # stop: a guest never sees an error that a full or unreachable storage made; it is paused until that is mended.
         "error_policy": "stop",
         "io": "threads",
-        "discard": image.discard,
+        "discard": discard,
     }
-    return element("driver", driver | ({"iothread": "1"} if drive.bus is DiskBus.VIRTIO else {}))
+    return element("driver", driver | ({"iothread": "1"} if iothread else {}))
 
 
-def _sections(drive: Drive, alias: str, plain: Element) -> Sections:
-    sha = fingerprint(plain)
+@remembered
+def _target(bus: DiskBus, target: str | None) -> Element:
+    return element("target", {"bus": bus.value} | ({"dev": target} if target is not None else {}))
+
+
+@remembered
+def _sectors(size: int) -> Element | None:
+    """The size of sectors, in bytes, where it is not the usual one."""
+    if size == 512:
+        return None
+    return element("blockio", {"logical_block_size": str(size), "physical_block_size": str(size)})
+
+
+def _sections(drive: Drive, alias: str, sha: str) -> Sections:
     if drive.type is DiskType.CDROM:
         # The seed is made before a VM is started, and read when it boots: it is not plugged.
         plugged = drive.bus is DiskBus.SCSI and alias != SEED_ALIAS
@@ -91,17 +118,7 @@ def _sections(drive: Drive, alias: str, plain: Element) -> Sections:
             return ((f"{alias}:{FIXED}", sha),)
 
 
-def _placed(plain: Element, drive: Drive, place: DrivePlace, address: Element | None) -> Element:
-    """The plain drive with its target, its address and, for a CD-ROM drive, its medium."""
-    driver, *others = plain.children
-    image = drive.image if drive.type is DiskType.CDROM else None
-    if image is not None:
-        driver = driver.with_attributes({"type": image.format})
-        others.insert(0, element("source", {"file": image.path}))
-    others = [child.with_attributes({"dev": place.target}) if child.tag == "target" else child for child in others]
-    return plain._replace(children=(driver, *others)).with_children(address)
-
-
+@remembered
 def _drive_address(place: DrivePlace) -> Element:
     numbers = {"controller": str(place.controller), "bus": "0", "target": "0", "unit": str(place.unit)}
     return element("address", {"type": "drive"} | numbers)

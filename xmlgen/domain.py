@@ -18,7 +18,7 @@ from xmlgen.mac import stable_mac
 from xmlgen.metadata import Identity, metadata_element, metadata_xml
 from xmlgen.names import domain_name
 from xmlgen.nics import nic_part
-from xmlgen.parts import Part
+from xmlgen.parts import Part, remembered
 from xmlgen.peripherals import peripheral_parts
 from xmlgen.platform import clock_part, cpu_part, end_parts, features_part, machine_type, memory_parts, vcpu_parts
 from xmlgen.sections import PORTS, SEED_ALIAS, Sections
@@ -82,7 +82,7 @@ def generate(source: DomainInput) -> DomainDocument:
     if uefi and source.nvram is None:
         raise ValueError("firmware UEFI needs a path for its variables")
     machine = machine_type(spec.machine, source.baseline)
-    before = (*memory_parts(spec.memory), *vcpu_parts(spec.cpu))
+    before = (*memory_parts(spec.memory.size), *vcpu_parts(spec.cpu.count))
     after = (
         features_part(spec.guest_os, source.baseline),
         cpu_part(spec.cpu, source.baseline),
@@ -92,10 +92,10 @@ def generate(source: DomainInput) -> DomainDocument:
     boot = _boot_order(source.drives, source.nics)
     devices, room = _devices(source, boot)
     sections = (
-        ("machine", fingerprint(source.baseline.architecture, machine)),
-        ("firmware", fingerprint(spec.firmware.type.value, source.nvram if uefi else None)),
+        ("machine", _words(source.baseline.architecture, machine)),
+        ("firmware", _words(spec.firmware.type.value, source.nvram if uefi else None)),
         *(section for part in (*before, *after) for section in part.sections),
-        ("boot", fingerprint(*_lasting(boot, source))),
+        ("boot", _words(*_lasting(boot, source))),
         (PORTS, str(room)),
         *(section for part in devices for section in part.sections),
     )
@@ -142,8 +142,14 @@ def device_xml(document: DomainDocument, alias: str) -> str:
     raise KeyError(alias)
 
 
+@remembered
+def _words(*words: str | None) -> str:
+    """The fingerprint of values that are no element."""
+    return fingerprint(*words)
+
+
 def _os(document: DomainDocument, placeholders: HostPlaceholders) -> Element:
-    machine = element("type", {"arch": document.architecture, "machine": document.machine}, "hvm")
+    machine = _machine(document.architecture, document.machine)
     if document.nvram is None:
         return element("os", {}, machine)
     if placeholders.uefi is None:
@@ -157,6 +163,11 @@ def _os(document: DomainDocument, placeholders: HostPlaceholders) -> Element:
         element("loader", {"readonly": "yes", "type": "pflash"}, loader),
         element("nvram", {"template": template, "type": "file"}, variables),
     )
+
+
+@remembered
+def _machine(architecture: str, machine: str) -> Element:
+    return element("type", {"arch": architecture, "machine": machine}, "hvm")
 
 
 def _devices(source: DomainInput, boot: Sequence[str]) -> tuple[tuple[Part, ...], int]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from xmlgen.xml import Element, element, to_text
 
 NAMESPACE = "https://hostler.dev/domain/v1"
 PREFIX = "hostler"
 """The prefix to give to libvirt's setMetadata."""
-
-_SECTION = f"{{{NAMESPACE}}}section"
 
 
 @dataclass(frozen=True)
@@ -46,5 +45,9 @@ def metadata_element(identity: Identity, sections: Iterable[tuple[str, str]]) ->
         "uid": identity.uid,
         "epoch": str(identity.epoch),
     }
-    children = [Element(_SECTION, (("name", name), ("sha", sha))) for name, sha in sections]
-    return element(f"{{{NAMESPACE}}}vm", attributes, *children)
+    return element(f"{{{NAMESPACE}}}vm", attributes, *(_section(name, sha) for name, sha in sections))
+
+
+@lru_cache(2048)
+def _section(name: str, sha: str) -> Element:
+    return element(f"{{{NAMESPACE}}}section", {"name": name, "sha": sha})

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from crds.virtual_machine import Devices, GraphicsType, Presence, Video, WatchdogAction
-from xmlgen.addresses import PCIAddresses
-from xmlgen.parts import Part
+from xmlgen.addresses import PCIAddress, PCIAddresses, address_of
+from xmlgen.parts import Part, alias_of, remembered, whole_part
 from xmlgen.xml import Element, element, fingerprint
 
 BALLOON_STATISTICS_SECONDS = 10
-
-# Most VMs have the same of these devices: what a part is made from is all that its function is given.
-_remembered = lru_cache(256)
 
 
 def peripheral_parts(devices: Devices, addresses: PCIAddresses) -> Iterator[Part]:
@@ -39,96 +35,88 @@ def peripheral_parts(devices: Devices, addresses: PCIAddresses) -> Iterator[Part
     yield _panic()
 
 
-@_remembered
+@remembered
 def _no_usb() -> Part:
-    return _part("usb", element("controller", {"type": "usb", "index": "0", "model": "none"}))
+    return whole_part("usb", element("controller", {"type": "usb", "index": "0", "model": "none"}))
 
 
-@_remembered
-def _usb(address: Element | None) -> Part:
+@remembered
+def _usb(address: PCIAddress | None) -> Part:
     return _pci("usb", element("controller", {"type": "usb", "index": "0", "model": "qemu-xhci"}), "ua-usb", address)
 
 
-@_remembered
+@remembered
 def _tablet() -> Part:
     # A tablet reports where the pointer is, not how it moved: without it a screen's pointer runs away.
-    return _part("tablet", element("input", {"type": "tablet", "bus": "usb"}, _alias("ua-tablet")))
+    return whole_part("tablet", element("input", {"type": "tablet", "bus": "usb"}, alias_of("ua-tablet")))
 
 
-@_remembered
+@remembered
 def _console() -> tuple[Part, Part]:
     model = element("model", {"name": "isa-serial"})
     target = element("target", {"type": "isa-serial", "port": "0"}, model)
-    serial = element("serial", {"type": "pty"}, target, _alias("ua-console"))
+    serial = element("serial", {"type": "pty"}, target, alias_of("ua-console"))
     console = element("console", {"type": "pty"}, element("target", {"type": "serial", "port": "0"}))
-    return _part("console", serial), Part(console)
+    return whole_part("console", serial), Part(console)
 
 
-@_remembered
-def _agent(address: Element | None) -> tuple[Part, Part]:
+@remembered
+def _agent(address: PCIAddress | None) -> tuple[Part, Part]:
     target = element("target", {"type": "virtio", "name": "org.qemu.guest_agent.0"})
     return (
         _pci("serial", element("controller", {"type": "virtio-serial", "index": "0"}), "ua-serial", address),
-        _part("agent", element("channel", {"type": "unix"}, target, _alias("ua-agent"))),
+        whole_part("agent", element("channel", {"type": "unix"}, target, alias_of("ua-agent"))),
     )
 
 
-@_remembered
+@remembered
 def _graphics(type_: GraphicsType) -> Part:
     listen = element("listen", {"type": "address", "address": "127.0.0.1"})
-    return _part("graphics", element("graphics", {"type": type_.value, "autoport": "yes"}, listen))
+    return whole_part("graphics", element("graphics", {"type": type_.value, "autoport": "yes"}, listen))
 
 
-@_remembered
+@remembered
 def _no_video() -> Part:
-    return _part("video", element("video", {}, element("model", {"type": "none"})))
+    return whole_part("video", element("video", {}, element("model", {"type": "none"})))
 
 
-@_remembered
-def _video(video: Video, address: Element | None) -> Part:
+@remembered
+def _video(video: Video, address: PCIAddress | None) -> Part:
     model = element("model", {"type": video.value, "heads": "1", "primary": "yes"})
     return _pci("video", element("video", {}, model), "ua-video", address)
 
 
-@_remembered
+@remembered
 def _watchdog(action: WatchdogAction) -> Part:
     # The watchdog is a conventional PCI device: on q35, libvirt puts a bridge for it on a port.
     attributes = {"model": "i6300esb", "action": action.value}
-    return _part("watchdog", element("watchdog", attributes, _alias("ua-watchdog")), ports=1)
+    return whole_part("watchdog", element("watchdog", attributes, alias_of("ua-watchdog")), ports=1)
 
 
-@_remembered
+@remembered
 def _no_balloon() -> Part:
-    return _part("balloon", element("memballoon", {"model": "none"}))
+    return whole_part("balloon", element("memballoon", {"model": "none"}))
 
 
-@_remembered
-def _balloon(address: Element | None) -> Part:
+@remembered
+def _balloon(address: PCIAddress | None) -> Part:
     statistics = element("stats", {"period": str(BALLOON_STATISTICS_SECONDS)})
     return _pci("balloon", element("memballoon", {"model": "virtio"}, statistics), "ua-balloon", address)
 
 
-@_remembered
-def _rng(address: Element | None) -> Part:
+@remembered
+def _rng(address: PCIAddress | None) -> Part:
     backend = element("backend", {"model": "random"}, "/dev/urandom")
     return _pci("rng", element("rng", {"model": "virtio"}, backend), "ua-rng", address)
 
 
-@_remembered
+@remembered
 def _panic() -> Part:
     # Tells libvirt of a guest's panic, so that it counts as a crash and not as a guest that hangs.
-    return _part("panic", element("panic", {"model": "isa"}, _alias("ua-panic")))
+    return whole_part("panic", element("panic", {"model": "isa"}, alias_of("ua-panic")))
 
 
-def _part(section: str, device: Element, *, ports: int = 0) -> Part:
-    return Part(device, ((section, fingerprint(device)),), ports=ports)
-
-
-def _pci(section: str, device: Element, alias: str, address: Element | None) -> Part:
+def _pci(section: str, device: Element, alias: str, address: PCIAddress | None) -> Part:
     """A PCI device's part, with the address that was kept for it, which is in no fingerprint."""
-    named = device.with_children(_alias(alias))
-    return Part(named.with_children(address), ((section, fingerprint(named)),), ports=1)
-
-
-def _alias(name: str) -> Element:
-    return element("alias", {"name": name})
+    named = device.with_children(alias_of(alias))
+    return Part(named.with_children(address_of(address)), ((section, fingerprint(named)),), ports=1)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
-
 from crds.host_pool import PoolBaseline
 from crds.quantity import to_bytes
-from crds.virtual_machine import CPU, POOL_BASELINE, GuestOS, Machine, Memory
-from xmlgen.parts import Part
-from xmlgen.xml import Element, element, fingerprint
+from crds.virtual_machine import CPU, POOL_BASELINE, GuestOS, Machine
+from xmlgen.parts import Part, remembered, whole_part
+from xmlgen.xml import Element, element
 
 _HYPERV = (
     "relaxed",
@@ -34,32 +31,42 @@ def machine_type(machine: Machine, baseline: PoolBaseline) -> str:
     raise ValueError(f"the pool's hosts have no machine type of family {machine.value!r}")
 
 
-def memory_parts(memory: Memory) -> Iterator[Part]:
-    """Guest memory, in KiB, rounded up."""
-    size = str(-(-to_bytes(memory.size) // 1024))
-    yield _part("memory", element("memory", {"unit": "KiB"}, size))
-    yield Part(element("currentMemory", {"unit": "KiB"}, size))
+@remembered
+def memory_parts(size: str) -> tuple[Part, ...]:
+    """Guest memory of that size (a quantity), in KiB, rounded up."""
+    kib = str(-(-to_bytes(size) // 1024))
+    return (
+        whole_part("memory", element("memory", {"unit": "KiB"}, kib)),
+        Part(element("currentMemory", {"unit": "KiB"}, kib)),
+    )
 
 
-def vcpu_parts(cpu: CPU) -> Iterator[Part]:
+@remembered
+def vcpu_parts(count: int) -> tuple[Part, ...]:
     """The number of virtual CPUs (their topology is the CPU's), and the thread that serves virtio drives."""
-    yield Part(element("vcpu", {"placement": "static"}, str(cpu.count)))
-    yield Part(element("iothreads", {}, "1"))
+    return Part(element("vcpu", {"placement": "static"}, str(count))), Part(element("iothreads", {}, "1"))
 
 
 def cpu_part(cpu: CPU, baseline: PoolBaseline) -> Part:
     """The CPU that the guest sees: the pool's, or the named model as it is."""
     from_pool = cpu.model == POOL_BASELINE
-    model = baseline.cpu.model if from_pool else cpu.model
-    features = baseline.cpu.features if from_pool else []
-    topology = {"sockets": str(cpu.sockets), "cores": str(cpu.cores), "threads": str(cpu.threads)}
-    return _part(
+    return _cpu(
+        baseline.cpu.model if from_pool else cpu.model,
+        tuple(baseline.cpu.features) if from_pool else (),
+        (cpu.sockets, cpu.cores, cpu.threads),
+    )
+
+
+@remembered
+def _cpu(model: str, features: tuple[str, ...], topology: tuple[int, int, int]) -> Part:
+    numbers = zip(("sockets", "cores", "threads"), topology, strict=True)
+    return whole_part(
         "cpu",
         element(
             "cpu",
             {"mode": "custom", "match": "exact", "check": "partial"},
             element("model", {"fallback": "forbid"}, model),
-            element("topology", topology),
+            element("topology", {name: str(number) for name, number in numbers}),
             *(_feature(feature) for feature in features),
         ),
     )
@@ -67,18 +74,28 @@ def cpu_part(cpu: CPU, baseline: PoolBaseline) -> Part:
 
 def features_part(guest_os: GuestOS, baseline: PoolBaseline) -> Part:
     """ACPI and APIC; for Windows, the Hyper-V interfaces that spare it timers and spinning."""
-    return _part("features", element("features", {}, element("acpi"), element("apic"), _hyperv(guest_os, baseline)))
+    return _features(hyperv=_has_hyperv(guest_os, baseline))
+
+
+@remembered
+def _features(*, hyperv: bool) -> Part:
+    interfaces = _hyperv() if hyperv else None
+    return whole_part("features", element("features", {}, element("acpi"), element("apic"), interfaces))
 
 
 def clock_part(guest_os: GuestOS, baseline: PoolBaseline) -> Part:
     """Windows takes the hardware clock for local time, the others for UTC."""
-    windows = guest_os is GuestOS.WINDOWS
-    hyperv = _has_hyperv(guest_os, baseline)
-    return _part(
+    offset = "localtime" if guest_os is GuestOS.WINDOWS else "utc"
+    return _clock(offset, hyperv=_has_hyperv(guest_os, baseline))
+
+
+@remembered
+def _clock(offset: str, *, hyperv: bool) -> Part:
+    return whole_part(
         "clock",
         element(
             "clock",
-            {"offset": "localtime" if windows else "utc"},
+            {"offset": offset},
             element("timer", {"name": "rtc", "tickpolicy": "catchup"}),
             element("timer", {"name": "pit", "tickpolicy": "delay"}),
             element("timer", {"name": "hpet", "present": "no"}),
@@ -87,7 +104,7 @@ def clock_part(guest_os: GuestOS, baseline: PoolBaseline) -> Part:
     )
 
 
-@cache
+@remembered
 def end_parts() -> tuple[Part, ...]:
     """A guest that ends, ends its domain: what comes next is the controller's to decide. Sleeping is not offered."""
     sleep = (element("suspend-to-mem", {"enabled": "no"}), element("suspend-to-disk", {"enabled": "no"}))
@@ -95,9 +112,7 @@ def end_parts() -> tuple[Part, ...]:
     return (*(Part(element(tag, {}, what)) for tag, what in ends), Part(element("pm", {}, *sleep)))
 
 
-def _hyperv(guest_os: GuestOS, baseline: PoolBaseline) -> Element | None:
-    if not _has_hyperv(guest_os, baseline):
-        return None
+def _hyperv() -> Element:
     retries = {"spinlocks": {"retries": "8191"}}
     return element(
         "hyperv", {"mode": "custom"}, *(element(name, {"state": "on"} | retries.get(name, {})) for name in _HYPERV)
@@ -113,7 +128,3 @@ def _feature(feature: str) -> Element:
     """A feature of the baseline: `+name` or `-name`."""
     policy = {"+": "require", "-": "disable"}[feature[:1]]
     return element("feature", {"policy": policy, "name": feature[1:]})
-
-
-def _part(section: str, root: Element) -> Part:
-    return Part(root, ((section, fingerprint(root)),))

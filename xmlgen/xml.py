@@ -1,39 +1,44 @@
 """What all documents are written with: elements as immutable values, and their text.
 
-Values, because a document is kept and rendered more than once. Their text is written here, as building a tree of lxml
-for it costs five times as much; lxml then reads every text before anybody else does.
+Values, because most of what a document says, others say as well: modules make such elements once, and an element
+remembers the text that it was last written as. Texts are written here, as building a tree of lxml for them costs five
+times as much; lxml then reads every text before anybody else does.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import NamedTuple
 
 from lxml import etree
 
-REMEMBERED = 2048
-"""Elements of which the text and the fingerprint are remembered: most of what a document says, others say as well."""
-SMALL = 5
-"""Indentation (in characters) from which on elements are small enough for their text to be remembered."""
 
+class Element:
+    """An XML element. Nobody changes one after it was made."""
 
-class Element(NamedTuple):
-    """An XML element."""
+    __slots__ = ("attributes", "children", "tag", "text", "told", "written")
 
-    tag: str
-    attributes: tuple[tuple[str, str], ...] = ()
-    children: tuple[Element, ...] = ()
-    text: str | None = None
+    def __init__(
+        self,
+        tag: str,
+        attributes: tuple[tuple[str, str], ...] = (),
+        children: tuple[Element, ...] = (),
+        text: str | None = None,
+    ) -> None:
+        """An element with children or a text, not both."""
+        self.tag = tag
+        self.attributes = attributes
+        self.children = children
+        self.text = text
+        self.written: tuple[str, str, str] | None = None
+        """What it was last written as: the first two say where it stood (see `_written`), the third is its text."""
+        self.told: str | None = None
+        """What fingerprints are made of, once it was asked for."""
 
     def with_children(self, *children: Element | None) -> Element:
         """The same with more children at its end; None is left out."""
-        return self._replace(children=(*self.children, *(child for child in children if child is not None)))
-
-    def with_attributes(self, attributes: Mapping[str, str]) -> Element:
-        """The same with more attributes."""
-        return self._replace(attributes=(*self.attributes, *attributes.items()))
+        more = [child for child in children if child is not None]
+        return Element(self.tag, self.attributes, (*self.children, *more), self.text) if more else self
 
 
 def element(tag: str, attributes: Mapping[str, str] | None = None, *content: Element | str | None) -> Element:
@@ -57,22 +62,16 @@ def to_text(root: Element) -> str:
     return text + "\n"
 
 
-@lru_cache(REMEMBERED)
 def fingerprint(*parts: Element | str | None) -> str:
     """Sixteen hex digits that differ when any of the parts differs.
 
     They are kept in domains' metadata: how they are made can never change, or every running VM would seem to differ.
     """
-    digest = hashlib.sha256()
+    words = []
     for part in parts:
-        words = ["none" if part is None else "some"]
-        if isinstance(part, Element):
-            _tell(words, part)
-        else:
-            words.append(part or "")
-        words.append("\1")
-        digest.update("\0".join(words).encode())
-    return digest.hexdigest()[:16]
+        told = _told(part) if isinstance(part, Element) else part or ""
+        words.append(f"{'none' if part is None else 'some'}\0{told}\0\1")
+    return hashlib.sha256("".join(words).encode()).hexdigest()[:16]
 
 
 _TEXT = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
@@ -82,6 +81,9 @@ _IN_ATTRIBUTES = str.maketrans({**_TEXT, '"': "&quot;", "\n": "&#10;", "\t": "&#
 
 def _written(part: Element, line: str, around: str) -> str:
     """`line`: the line feed and indentation that the element stands at; `around`: the namespace that it stands in."""
+    last = part.written
+    if last is not None and last[0] == line and last[1] == around:
+        return last[2]
     namespace, _, tag = part.tag.rpartition("}")
     pieces = [f"<{tag}"]
     if namespace != around:
@@ -91,27 +93,26 @@ def _written(part: Element, line: str, around: str) -> str:
     if part.children:
         pieces.append(">")
         below = line + "  "
-        write = _remembered if len(below) >= SMALL else _written
         for child in part.children:
             pieces.append(below)
-            pieces.append(write(child, below, namespace))
+            pieces.append(_written(child, below, namespace))
         pieces.append(f"{line}</{tag}>")
     elif part.text is not None:
         pieces.append(f">{part.text.translate(_IN_TEXT)}</{tag}>")
     else:
         pieces.append("/>")
-    return "".join(pieces)
+    text = "".join(pieces)
+    part.written = (line, around, text)
+    return text
 
 
-_remembered = lru_cache(REMEMBERED)(_written)
-
-
-def _tell(words: list[str], part: Element) -> None:
-    words.append(part.tag)
-    for pair in part.attributes:
-        words += pair
-    words.append("" if part.text is None else "=" + part.text)
-    for child in part.children:
-        words.append("(")
-        _tell(words, child)
-        words.append(")")
+def _told(part: Element) -> str:
+    if part.told is None:
+        words = [part.tag]
+        for pair in part.attributes:
+            words += pair
+        words.append("" if part.text is None else "=" + part.text)
+        for child in part.children:
+            words += ("(", _told(child), ")")
+        part.told = "\0".join(words)
+    return part.told
