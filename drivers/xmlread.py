@@ -8,12 +8,20 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from drivers.hypervisor import CPUModel, DeviceObservation, Identity, Volume
+from drivers.hypervisor import (
+    CPUModel,
+    DeviceObservation,
+    DomainObservation,
+    DomainState,
+    Identity,
+    StopReason,
+    Volume,
+)
 
 METADATA_URI = "https://hostler.dev/domain/v1"
+"""Namespace of our element in a domain's metadata."""
 METADATA_KEY = "hostler"
 """Prefix that libvirt gives our element's namespace."""
-"""Namespace of our element in a domain's metadata."""
 
 _KIB_UNITS = {"b": 1, "bytes": 1, "kb": 1000, "k": 1024, "kib": 1024, "mb": 10**6, "m": 2**20, "mib": 2**20}
 _UNITS = _KIB_UNITS | {"gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40}
@@ -51,6 +59,28 @@ def read_domain(xml: str) -> DomainFacts:
         devices=tuple(_devices(root)),
         images=tuple(_images(root)),
         agent_connected=_agent_connected(root),
+    )
+
+
+def read_observation(
+    uuid: str, xml: str, state: DomainState, *, stop_reason: StopReason | None, persistent: bool, paused_reason: str
+) -> DomainObservation:
+    """The contract's view of a domain, from its document and what a daemon says of it besides."""
+    facts = read_domain(xml)
+    return DomainObservation(
+        uuid=uuid,
+        name=facts.name,
+        state=state,
+        stop_reason=stop_reason,
+        persistent=persistent,
+        identity=facts.identity,
+        sections=facts.sections,
+        cpus=facts.cpus,
+        memory=facts.memory,
+        devices=facts.devices,
+        images=facts.images,
+        agent_connected=facts.agent_connected,
+        paused_reason=paused_reason,
     )
 
 

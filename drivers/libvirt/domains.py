@@ -10,7 +10,7 @@ import libvirt
 from drivers.errors import Refused
 from drivers.hypervisor import DomainObservation, DomainState, StopReason
 from drivers.libvirt.states import STATES, paused_reason, stop_reason
-from drivers.xmlread import METADATA_KEY, METADATA_URI, read_domain
+from drivers.xmlread import METADATA_KEY, METADATA_URI, read_observation
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,12 @@ class Reading:
 
     def observation(self, remembered: StopReason | None) -> DomainObservation:
         """The contract's view of it; remembered: what its last STOPPED event said."""
-        facts = read_domain(self.xml)
-        return DomainObservation(
-            uuid=self.uuid,
-            name=facts.name,
-            state=self.state,
+        return read_observation(
+            self.uuid,
+            self.xml,
+            self.state,
             stop_reason=stop_reason(self.state, self.reason, remembered),
             persistent=self.persistent,
-            identity=facts.identity,
-            sections=facts.sections,
-            cpus=facts.cpus,
-            memory=facts.memory,
-            devices=facts.devices,
-            images=facts.images,
-            agent_connected=facts.agent_connected,
             paused_reason=paused_reason(self.state, self.reason),
         )
 

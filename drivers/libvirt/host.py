@@ -2,79 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Concatenate, ParamSpec
 
 import libvirt
 
-from drivers.deadlines import (
-    AGENT_SECONDS,
-    CALL_SECONDS,
-    DESTROY_SECONDS,
-    DETACH_SECONDS,
-    DEVICE_SECONDS,
-    START_SECONDS,
-)
-from drivers.errors import HostTimeout, HostUnavailable, NotFound, Refused
-from drivers.hypervisor import (
-    ConnectionView,
-    CPUModel,
-    GuestFacts,
-    HostFacts,
-    HostListener,
-    HostTarget,
-    PoolInfo,
-    Volume,
-)
+from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
+from drivers.errors import Refused
+from drivers.host import LinkedHost
+from drivers.hypervisor import CPUModel, HostListener, HostTarget, PoolInfo, Volume
 from drivers.libvirt import devices, domains, facts
 from drivers.libvirt.channel import Channel, Observer
-from drivers.libvirt.link import Link
+from drivers.libvirt.link import LibvirtLink
 from drivers.libvirt.storage import Storage
-from drivers.turns import Turns
 
 P = ParamSpec("P")
 
 
-class LibvirtHost:
+class LibvirtHost(LinkedHost[LibvirtLink]):
     """One host; a Hypervisor."""
 
     def __init__(self, target: HostTarget, listener: HostListener, observe: Observer) -> None:
-        """Must be made within a running event loop; connects once `start` is called."""
-        self._link = Link(target, listener, observe)
-        self._turns = Turns()
+        """Must be made within a running event loop; connects once `open` is called."""
+        super().__init__(LibvirtLink(target, listener, observe))
         self._storage = Storage(self._link, self._link.image_in_use)
         self._link.on_pool_change(self._storage.forget)
-
-    @property
-    def name(self) -> str:
-        """Name of the Host object."""
-        return self._link.target.name
-
-    @property
-    def target(self) -> HostTarget:
-        """How it is reached."""
-        return self._link.target
-
-    def open(self) -> None:
-        """Begin to connect. Never blocks."""
-        self._link.start()
-
-    async def close(self) -> None:
-        """Disconnect for good."""
-        await self._link.close()
-
-    def view(self) -> ConnectionView:
-        """See Hypervisor."""
-        return self._link.view()
-
-    async def refresh(self, uuid: str | None = None) -> ConnectionView:
-        """See Hypervisor."""
-        return await self._link.refresh(uuid)
-
-    async def refresh_facts(self) -> HostFacts:
-        """See Hypervisor."""
-        return await self._link.refresh_facts()
 
     async def baseline_cpu(self, cpus: Sequence[str]) -> CPUModel:
         """See Hypervisor."""
@@ -91,17 +43,10 @@ class LibvirtHost:
         """See Hypervisor."""
         await self._on_domain(self._link.power, "start", domains.start, START_SECONDS, uuid, paused=paused)
 
-    async def shutdown(self, uuid: str) -> None:
-        """See Hypervisor."""
-        seen = self._link.store.get(uuid)
-        if seen is not None and seen.agent_connected:
-            try:
-                await self._on_guest("shutdown_by_agent", domains.shutdown_by_agent, AGENT_SECONDS, uuid)
-            except (Refused, HostTimeout):
-                # The agent did not answer; the button is left.
-                pass
-            else:
-                return
+    async def _shutdown_by_agent(self, uuid: str) -> None:
+        await self._on_guest("shutdown_by_agent", domains.shutdown_by_agent, AGENT_SECONDS, uuid)
+
+    async def _press_power(self, uuid: str) -> None:
         await self._on_guest("shutdown", domains.press_power, CALL_SECONDS, uuid)
 
     async def destroy(self, uuid: str) -> None:
@@ -143,42 +88,23 @@ class LibvirtHost:
         """See Hypervisor."""
         await self._on_guest("attach_device", devices.attach, DEVICE_SECONDS, uuid, xml)
 
-    async def detach_device(self, uuid: str, alias: str) -> None:
-        """See Hypervisor. The definition gives the device up only after the guest did, so that both stay alike."""
-        try:
-            async with self._turns.turn("detach_device", uuid, DEVICE_SECONDS):
-                places = await self._detach_places(uuid, alias)
-                if places & libvirt.VIR_DOMAIN_AFFECT_LIVE:
-                    await self._unplug(uuid, alias)
-                if places & libvirt.VIR_DOMAIN_AFFECT_CONFIG:
-                    await self._detach(uuid, alias, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-        except NotFound:
-            # Gone since it was looked for.
-            pass
-        await self._link.read_soon(uuid)
+    async def _places(self, uuid: str, alias: str) -> tuple[bool, bool]:
+        places = await self._link.slow.call("detach_device", devices.present, CALL_SECONDS, uuid, alias)
+        return bool(places & libvirt.VIR_DOMAIN_AFFECT_LIVE), bool(places & libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
-    async def _unplug(self, uuid: str, alias: str) -> None:
-        with self._link.device_leaving(uuid, alias) as leaving:
-            try:
-                await self._detach(uuid, alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-            except Refused as error:
-                # The guest was asked before and has not answered yet.
-                if "in the process of unplug" not in error.message:
-                    raise
-            await asyncio.wait({leaving}, timeout=DETACH_SECONDS)
-        if leaving.cancelled():
-            raise HostUnavailable(f"detach {alias}: the connection broke", reason="ConnectionLost")
-        if leaving.done() and not leaving.result():
-            raise Refused(f"detach {alias}: the guest refused to give the device up", reason="GuestRefused")
-        # The event may have been missed, and the device gone all the same.
-        if await self._detach_places(uuid, alias) & libvirt.VIR_DOMAIN_AFFECT_LIVE:
-            raise HostTimeout(f"detach {alias}: the guest did not give the device up within {DETACH_SECONDS:g} s")
+    async def _ask_to_leave(self, uuid: str, alias: str) -> None:
+        try:
+            await self._detach(uuid, alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except Refused as error:
+            # The guest was asked before and has not answered yet.
+            if "in the process of unplug" not in error.message:
+                raise
+
+    async def _detach_defined(self, uuid: str, alias: str) -> None:
+        await self._detach(uuid, alias, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
     async def _detach(self, uuid: str, alias: str, place: int) -> None:
         await self._link.slow.call("detach_device", devices.detach, DEVICE_SECONDS, uuid, alias, place)
-
-    async def _detach_places(self, uuid: str, alias: str) -> int:
-        return await self._link.slow.call("detach_device", devices.present, CALL_SECONDS, uuid, alias)
 
     async def update_device(self, uuid: str, xml: str, *, force: bool = False) -> None:
         """See Hypervisor."""
@@ -187,10 +113,6 @@ class LibvirtHost:
     async def resize_block(self, uuid: str, path: str, size: int) -> None:
         """See Hypervisor."""
         await self._on_guest("resize_block", devices.resize_block, DEVICE_SECONDS, uuid, path, size)
-
-    async def query_guest(self, uuid: str) -> GuestFacts | None:
-        """See Hypervisor."""
-        return await self._link.query_guest(uuid)
 
     async def _on_domain(
         self,

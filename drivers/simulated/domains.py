@@ -18,7 +18,7 @@ from drivers.simulated.qemu import Opened, Qemu
 from drivers.simulated.sparse import SparseBytes
 from drivers.simulated.wire import Event, Happening, Later
 from drivers.simulated.world import Breach
-from drivers.xmlread import read_domain
+from drivers.xmlread import read_domain, read_observation
 
 if TYPE_CHECKING:
     from drivers.simulated.machine import Machine
@@ -39,23 +39,15 @@ class Reading:
 
     def observation(self, remembered: StopReason | None) -> DomainObservation:
         """The contract's view of it; remembered: what its last STOPPED event said."""
-        facts = read_domain(self.xml)
         reason = self.stop_reason
         if reason is StopReason.UNKNOWN and remembered is not None:
             reason = remembered
-        return DomainObservation(
-            uuid=self.uuid,
-            name=facts.name,
-            state=self.state,
+        return read_observation(
+            self.uuid,
+            self.xml,
+            self.state,
             stop_reason=reason,
             persistent=True,
-            identity=facts.identity,
-            sections=facts.sections,
-            cpus=facts.cpus,
-            memory=facts.memory,
-            devices=facts.devices,
-            images=facts.images,
-            agent_connected=facts.agent_connected,
             paused_reason=self.paused_reason,
         )
 

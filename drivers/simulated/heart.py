@@ -7,38 +7,25 @@ from collections.abc import Callable
 
 from drivers import deadlines
 from drivers.errors import HypervisorError
+from drivers.pulse import Pulse
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.wire import Connection
 
 _SILENT_SECONDS = deadlines.KEEPALIVE_INTERVAL * (deadlines.KEEPALIVE_COUNT + 1)
 
 
-class Heart:
+class Heart(Pulse):
     """Asks a daemon for nothing, again and again; finds its connection broken when it is silent for too long."""
 
     def __init__(
         self, interval: float, connection: Callable[[], Connection | None], changed: Callable[[], None]
     ) -> None:
         """connection: the one that there is now; changed: called when `beating` or `in_time` may have changed."""
-        self._interval = interval
+        super().__init__(interval)
         self._connection = connection
         self._changed = changed
-        self._loop = asyncio.get_running_loop()
-        self._misses = 0
         self._answered = True
         self._timer: asyncio.TimerHandle | None = None
-        self.last_seen: float | None = None
-
-    @property
-    def beating(self) -> bool:
-        """Whether the last heartbeats were answered."""
-        return self.last_seen is not None and self._misses < deadlines.MISSES
-
-    @property
-    def in_time(self) -> bool:
-        """Whether an answer is recent."""
-        late = deadlines.MISSES * self._interval + 1
-        return self.last_seen is not None and self._loop.time() - self.last_seen <= late
 
     def start(self) -> None:
         """A heartbeat was answered now: go on from there."""
@@ -56,7 +43,7 @@ class Heart:
         self._timer = self._loop.call_later(self._interval, self._beat)
         connection = self._connection()
         if not self._answered or connection is None:
-            self._misses += 1
+            self._missed()
         self._changed()
         if connection is None:
             return
@@ -73,8 +60,8 @@ class Heart:
             self._changed()
 
     def _seen(self) -> None:
-        self._misses, self._answered = 0, True
-        self.last_seen = self._loop.time()
+        super()._seen()
+        self._answered = True
 
 
 def nothing(daemon: Daemon) -> None:

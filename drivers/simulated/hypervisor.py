@@ -2,82 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from drivers import deadlines
-from drivers.deadlines import (
-    AGENT_SECONDS,
-    CALL_SECONDS,
-    DESTROY_SECONDS,
-    DETACH_SECONDS,
-    DEVICE_SECONDS,
-    START_SECONDS,
-)
-from drivers.errors import HostTimeout, HostUnavailable, NotFound, Refused
-from drivers.hypervisor import (
-    ConnectionView,
-    CPUModel,
-    GuestFacts,
-    HostFacts,
-    HostListener,
-    HostTarget,
-    PoolInfo,
-    Volume,
-)
+from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
+from drivers.errors import Refused
+from drivers.host import LinkedHost
+from drivers.hypervisor import CPUModel, HostListener, HostTarget, PoolInfo, Volume
 from drivers.scans import Scans
 from drivers.simulated import devices, domains, platform, pools
 from drivers.simulated.daemon import Daemon
-from drivers.simulated.link import Link
+from drivers.simulated.link import SimulatedLink
 from drivers.simulated.pools import CHUNK
 from drivers.simulated.wire import Effect, Sender
 from drivers.simulated.world import World
-from drivers.turns import Turns
 
 
-class SimulatedHost:
+class SimulatedHost(LinkedHost[SimulatedLink]):
     """One host; a Hypervisor."""
 
     def __init__(self, target: HostTarget, world: World, sender: Sender, listener: HostListener) -> None:
         """Must be made within a running event loop; connects once `open` is called."""
-        self._link = Link(target, world, sender, listener)
+        super().__init__(SimulatedLink(target, world, sender, listener))
         self._who = sender.name
-        self._turns = Turns()
         self._scans = Scans()
-
-    @property
-    def name(self) -> str:
-        """Name of the Host object."""
-        return self._link.target.name
-
-    @property
-    def target(self) -> HostTarget:
-        """How it is reached."""
-        return self._link.target
-
-    def open(self) -> None:
-        """Begin to connect. Never blocks."""
-        self._link.start()
-
-    async def close(self) -> None:
-        """Disconnect for good."""
-        await self._link.close()
 
     def abandon(self) -> None:
         """The process died: do nothing more."""
         self._link.abandon()
-
-    def view(self) -> ConnectionView:
-        """See Hypervisor."""
-        return self._link.view()
-
-    async def refresh(self, uuid: str | None = None) -> ConnectionView:
-        """See Hypervisor."""
-        return await self._link.refresh(uuid)
-
-    async def refresh_facts(self) -> HostFacts:
-        """See Hypervisor."""
-        return await self._link.refresh_facts()
 
     async def baseline_cpu(self, cpus: Sequence[str]) -> CPUModel:
         """See Hypervisor."""
@@ -107,19 +59,10 @@ class SimulatedHost:
 
         await self._on_domain("start", effect, START_SECONDS, uuid)
 
-    async def shutdown(self, uuid: str) -> None:
-        """See Hypervisor."""
-        seen = self._link.store.get(uuid)
-        if seen is not None and seen.agent_connected:
-            try:
-                await self._on_guest(
-                    "shutdown", lambda daemon: domains.shutdown_by_agent(daemon, uuid), AGENT_SECONDS, uuid
-                )
-            except (Refused, HostTimeout):
-                # The agent did not answer; the button is left.
-                pass
-            else:
-                return
+    async def _shutdown_by_agent(self, uuid: str) -> None:
+        await self._on_guest("shutdown", lambda daemon: domains.shutdown_by_agent(daemon, uuid), AGENT_SECONDS, uuid)
+
+    async def _press_power(self, uuid: str) -> None:
         await self._on_guest("shutdown", lambda daemon: domains.press_power(daemon, uuid), CALL_SECONDS, uuid)
 
     async def destroy(self, uuid: str) -> None:
@@ -167,38 +110,20 @@ class SimulatedHost:
         """See Hypervisor."""
         await self._on_guest("attach_device", lambda daemon: devices.attach(daemon, uuid, xml), DEVICE_SECONDS, uuid)
 
-    async def detach_device(self, uuid: str, alias: str) -> None:
-        """See Hypervisor. The definition gives the device up only after the guest did, so that both stay alike."""
-        try:
-            async with self._turns.turn("detach_device", uuid, DEVICE_SECONDS):
-                plugged, defined = await self._present(uuid, alias)
-                if plugged:
-                    await self._unplug(uuid, alias)
-                if defined:
-                    await self._detach(lambda daemon: devices.detach_definition(daemon, uuid, alias), uuid)
-        except NotFound:
-            # Gone since it was looked for.
-            pass
-        await self._link.read_soon(uuid)
-
-    async def _unplug(self, uuid: str, alias: str) -> None:
-        with self._link.device_leaving(uuid, alias) as leaving:
-            await self._detach(lambda daemon: devices.unplug(daemon, uuid, alias), uuid)
-            await asyncio.wait({leaving}, timeout=DETACH_SECONDS)
-        if leaving.cancelled():
-            raise HostUnavailable(f"detach {alias}: the connection broke", reason="ConnectionLost")
-        # The event may have been missed, and the device gone all the same.
-        if (await self._present(uuid, alias))[0]:
-            raise HostTimeout(f"detach {alias}: the guest did not give the device up within {DETACH_SECONDS:g} s")
-
-    async def _detach(self, effect: Effect, uuid: str) -> None:
-        await self._link.call("detach_device", effect, DEVICE_SECONDS, uuid=uuid, guest=True)
-
-    async def _present(self, uuid: str, alias: str) -> tuple[bool, bool]:
+    async def _places(self, uuid: str, alias: str) -> tuple[bool, bool]:
         found: tuple[bool, bool] = await self._link.call(
             "detach_device", lambda daemon: devices.present(daemon, uuid, alias), CALL_SECONDS, uuid=uuid, guest=True
         )
         return found
+
+    async def _ask_to_leave(self, uuid: str, alias: str) -> None:
+        await self._detach(lambda daemon: devices.unplug(daemon, uuid, alias), uuid)
+
+    async def _detach_defined(self, uuid: str, alias: str) -> None:
+        await self._detach(lambda daemon: devices.detach_definition(daemon, uuid, alias), uuid)
+
+    async def _detach(self, effect: Effect, uuid: str) -> None:
+        await self._link.call("detach_device", effect, DEVICE_SECONDS, uuid=uuid, guest=True)
 
     async def update_device(self, uuid: str, xml: str, *, force: bool = False) -> None:
         """See Hypervisor."""
@@ -213,10 +138,6 @@ class SimulatedHost:
         await self._on_guest(
             "resize_block", lambda daemon: devices.resize_block(daemon, uuid, path, size), DEVICE_SECONDS, uuid
         )
-
-    async def query_guest(self, uuid: str) -> GuestFacts | None:
-        """See Hypervisor."""
-        return await self._link.query_guest(uuid)
 
     async def _on_domain(self, what: str, effect: Effect, deadline: float, uuid: str, *, guest: bool = False) -> None:
         """Make a call that changes a domain, and read it anew, also after an error: a start may fail half way."""
