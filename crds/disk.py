@@ -221,6 +221,10 @@ class DiskVolume(Model):
     host that cannot be asked may still run a VM from it."""
     content: DiskContent | None = None
     """CDROM: the image of a CD or DVD, which is never grown. Other: anything else. Looked at when it was complete."""
+    earlier: list[str] = Field(default_factory=list, max_length=1024, json_schema_extra=LIST_SET)
+    """File names under which it was begun before and given up: what lies there is removed once it is complete."""
+    grows_on: str | None = None
+    """The Host through whose pool it is being made larger; written before. Meanwhile no VM starts from it."""
     provisioned_at: datetime | None = None
     """When it was complete. From then on the volume is never made again: if it is not there, it is missing."""
 

@@ -133,6 +133,10 @@ class StorageDomainStatus(Status):
     """Free space, rounded."""
     hosts: list[HostReach] = Field(default_factory=list, max_length=1024, json_schema_extra=list_map("name"))
     """Each host of the pools, and whether it reaches the domain."""
+    purging: list[str] = Field(default_factory=list, max_length=256, json_schema_extra=LIST_SET)
+    """Volumes that are being removed from the trash (HostLocal: host/volume); written before. None is taken back."""
+    taking_back: list[str] = Field(default_factory=list, max_length=1024, json_schema_extra=LIST_SET)
+    """Volumes that Disks are taking back from the trash; written before. None is removed."""
     disk_count: int | None = None
     """Disks that lie here."""
 

@@ -29,7 +29,7 @@ driver_seconds = Histogram(
     "hostler_driver_call_seconds", "Duration of calls to hosts", ["method", "outcome"], buckets=_WORK
 )
 
-import_bytes = Counter("hostler_import_bytes", "Bytes that imports have written to hosts")
+import_bytes = Counter("hostler_import_bytes", "Bytes that imports have brought to hosts")
 import_rate = Histogram(
     "hostler_import_bytes_per_second",
     "Bytes of the source a second, of imports that succeeded",

@@ -35,6 +35,20 @@ class Reservation:
     memory: int
 
 
+@dataclass
+class Begun:
+    """A volume that this process has begun to make."""
+
+    uid: str
+    """Of the Disk."""
+    host: str
+    """On which it was begun."""
+    pool: str
+    volume: str
+    lost_at: float | None = None
+    """Monotonic time at which this process gave it up, because another one had begun it anew."""
+
+
 @dataclass(frozen=True)
 class HeldTray:
     """A guest that kept the tray of its drive closed; monotonic times."""
@@ -79,17 +93,14 @@ class Context:
     """By VM uid: room promised by a placement whose write has not come back yet. Written and read without awaiting in
     between, so that two workers never give the same room away."""
 
-    growing: dict[str, str] = field(default_factory=dict)
-    """By Disk uid: the host through whose pool its volume is being made larger; no VM starts from it meanwhile."""
+    growing: set[str] = field(default_factory=set)
+    """Uids of Disks of which this process has written down that their volume grows through a pool."""
 
     bandwidths: dict[str, Bandwidth] = field(default_factory=dict)
     """By StorageDomain: what those who copy onto it share."""
 
-    making: dict[str, str] = field(default_factory=dict)
-    """By Disk uid: the host on which its volume was begun and is not known to be whole."""
-    purging: dict[str, str] = field(default_factory=dict)
-    """By path of a volume: the host that was told to remove it from the trash and has not answered yet. Such a volume
-    is not taken back."""
+    making: dict[Key, Begun] = field(default_factory=dict)
+    """By Disk: its volume that this process has begun and that is not known to be whole."""
 
     shutdown_asked: dict[Key, float] = field(default_factory=dict)
     """Monotonic time at which a guest was last asked to shut down; asked again after a restart, which harms nothing."""

@@ -20,7 +20,7 @@ RECONCILERS: Mapping[str, Callable[[Context, Key], Awaitable[Result]]] = {
 
 CRITICAL: Mapping[str, frozenset[str]] = {
     "HostPool": frozenset({"baseline"}),
-    "StorageDomain": frozenset({"id"}),
+    "StorageDomain": frozenset({"id", "purging", "takingBack"}),
     "Disk": frozenset({"volume"}),
     "VirtualMachine": frozenset({"uuid", "power", "placement", "powerRequest", "startFailure", "files"}),
 }

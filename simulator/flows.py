@@ -55,11 +55,12 @@ def _three_vms(policy: str = "Always") -> tuple[Act, ...]:
     )
 
 
-def _image(scene: Scene) -> None:
+def put_image(scene: Scene) -> None:
+    """Have an image lie on the shared storage, which nobody made."""
     scene.shared.create("image.raw", File(SparseBytes(IMAGE)))
 
 
-SOURCE = {"file": {"path": "image.raw", "checksum": f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"}}
+IMAGE_SOURCE = {"file": {"path": "image.raw", "checksum": f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"}}
 
 
 def _drives(name: str, *drives: Object) -> Act:
@@ -112,10 +113,10 @@ FLOWS = {
         ),
         Flow(
             "import",
-            given=(_image,),
+            given=(put_image,),
             when=(
-                _apply(disk("golden", "1Gi", format="raw", source=SOURCE)),
-                _apply(vm("web", drive("root", source=SOURCE), drive_of("data", "golden"))),
+                _apply(disk("golden", "1Gi", format="raw", source=IMAGE_SOURCE)),
+                _apply(vm("web", drive("root", source=IMAGE_SOURCE), drive_of("data", "golden"))),
             ),
         ),
         Flow(
@@ -125,6 +126,7 @@ FLOWS = {
                 _edit("Disk", "data", {"size": "2Gi"}),
                 _edit("Disk", "cache-scratch", {"size": "3Gi"}),
                 _edit("Disk", "db-root", {"size": "2Gi"}),
+                _edit("VirtualMachine", "db", {"runPolicy": "Always"}),
             ),
         ),
         Flow(

@@ -194,6 +194,8 @@ _SIDECARS = (
     (re.compile(r"\.trash-\d+(\.json)?$"), "trash"),
     (re.compile(r"\.seed\.iso$"), "seed"),
     (re.compile(r"\.nvram\.fd$"), "nvram"),
+    (re.compile(r"\.import\.json$"), "note"),
+    (re.compile(r"\.import\.unpacked$"), "unpacked"),
     (re.compile(r"\.import$"), "download"),
     (re.compile(r"\.json$"), "record"),
 )

@@ -189,7 +189,8 @@ def _thrown_away(store: Store) -> set[str]:
     """What was begun and given up waits for the sweep, marked so; with its record, if it has one."""
     marks = {name for name in store.files if ".trash-" in name}
     volumes = {name.partition(".trash-")[0] for name in marks}
-    return marks | volumes | {names.record_name(name) for name in volumes}
+    beside = {name for volume in volumes for name in (*names.import_names(volume), names.record_name(volume))}
+    return marks | volumes | beside
 
 
 def _shall_run(spec: Object) -> bool:

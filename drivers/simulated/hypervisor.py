@@ -224,8 +224,7 @@ class SimulatedHost(LinkedHost[SimulatedLink]):
                 at = offset + sent - len(chunk)
 
                 def write(daemon: Daemon, at: int = at, chunk: bytes = chunk) -> None:
-                    del daemon
-                    store.write(file, at, chunk)
+                    pools.write_file(daemon, store, file, name, at, chunk)
 
                 await self._link.call("upload", write, deadlines.CHUNK_SECONDS)
             if sent != size:

@@ -126,11 +126,19 @@ def _not_in_use(daemon: Daemon, file: File, name: str) -> None:
         raise Refused(f'{name}: Failed to get "write" lock', reason="VolumeInUse")
 
 
+def _seen_changing(daemon: Daemon, file: File, what: str) -> None:
+    """Record processes that write the file: locks end at the machine, and a stream asks for none."""
+    for writer in file.writers:
+        used = f"{what}, used by {writer.name}"
+        daemon.machine.world.violate(Breach.CHANGED_IN_USE, (daemon.machine.name, writer.machine), used)
+
+
 def resize_volume(daemon: Daemon, pool: str, name: str, size: int) -> None:
     """Grow a file; one that is as large or larger is left as it is."""
     store, file = _file(daemon, pool, name)
     if file.capacity < size:
         _not_in_use(daemon, file, name)
+        _seen_changing(daemon, file, f"{name} resized")
         store.grow(file, size)
 
 
@@ -155,3 +163,9 @@ def delete_volume(daemon: Daemon, pool: str, name: str) -> None:
 def open_file(daemon: Daemon, pool: str, name: str) -> tuple[Store, File]:
     """Open a file for a stream, which has it from then on, whatever becomes of its name. Raises NotFound."""
     return _file(daemon, pool, name)
+
+
+def write_file(daemon: Daemon, store: Store, file: File, name: str, at: int, data: bytes) -> None:
+    """Write what a stream brings. Raises StorageFull."""
+    _seen_changing(daemon, file, f"{name} written")
+    store.write(file, at, data)

@@ -42,6 +42,8 @@ class Breach(StrEnum):
     """One domain runs twice."""
     DELETED_IN_USE = "DeletedInUse"
     """A file was deleted that a process writes."""
+    CHANGED_IN_USE = "ChangedInUse"
+    """A file was written or resized from outside while a process writes it."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from engine.keys import Key
 from engine.result import Done, Failed, FailureKind, RequeueAfter, Result
 from reconcilers.consumers import allowed
 from reconcilers.context import Context
-from reconcilers.disk import growing, place, provision, record, removal
+from reconcilers.disk import begun, growing, place, provision, record, removal
 from reconcilers.disk.decide import CREATE_BOUND, Observed, Plan, Step, decide
 from reconcilers.disk.image import BadImage
 from reconcilers.disk.status import status_of
@@ -28,9 +28,11 @@ from reconcilers.relations import leaving_vms, vms_of_disk
 from reconcilers.settling import AGAIN as SETTLING_AGAIN
 from reconcilers.settling import settling
 from reconcilers.standing import Verdict, progressing, ready, seconds_left, stalled
+from reconcilers.storage_domain import trash
 from reconcilers.storage_domain.marker import DomainNotReachable
 
 STEPS_IN_ONE_PASS = 4
+GONE_AGAIN = 15.0
 
 
 @dataclass
@@ -54,8 +56,7 @@ async def reconcile(ctx: Context, key: Key) -> Result:
     for _ in range(STEPS_IN_ONE_PASS):
         disk = ctx.objects.get(Disk, key.name, key.namespace)
         if disk is None or (disk.metadata.deleting and FINALIZER not in disk.metadata.finalizers):
-            await ctx.jobs.cancel(key)
-            return Done()
+            return Done() if await begun.gone(ctx, key) else RequeueAfter(GONE_AGAIN, "its import ends")
         disk = await hold(ctx, disk)
         standing = await _step(ctx, disk)
         if standing is None:
@@ -122,15 +123,11 @@ async def _keep(ctx: Context, disk: Disk) -> Standing:
         return Standing(host, disk.status.phase or DiskPhase.PENDING, again=15.0)
     pool = domain.spec.directory.path
     if disk.status.volume is None:
-        await ctx.compare_and_set(disk, {"volume": await place.claim(ctx, disk, domain, host)})
+        claimed = await place.claim(ctx, disk, domain, host)
+        await ctx.compare_and_set(disk, {"volume": claimed})
+        begun.chosen(ctx, disk, host, pool, claimed.name)
         return Standing(progressing("Creating", "", CREATE_BOUND), DiskPhase.CREATING, more=True)
-    if place.begun_elsewhere(ctx, disk, host):
-        ctx.jobs.take(key_of(disk), provision.IMPORT)
-        await ctx.compare_and_set(disk, {"volume": place.anew(ctx, disk, host, pool)})
-        ctx.making[disk.metadata.uid] = host.name
-        # After the write: a mark beside a volume that a disk still has would be its end one day.
-        await provision.abandon(host, pool, disk.status.volume.name, int(ctx.clock.now().timestamp()))
-        return Standing(progressing("Creating", "", CREATE_BOUND), DiskPhase.CREATING, more=True)
+    await begun.give_up(ctx, disk)
     seen = await _observe(ctx, disk, disk.status.volume, host, pool)
     return await _act(ctx, disk, domain, host, seen, decide(disk, seen))
 
@@ -168,8 +165,8 @@ async def _host(ctx: Context, disk: Disk, domain: StorageDomain) -> Hypervisor |
     # What is made under a path that has just been unmounted would be found whole, and be gone with the next mount.
     max_age = 5.0 if disk.status.volume is not None and disk.status.volume.provisioned_at is not None else 0.0
     # Work that was begun on a host goes on there while that host can be asked.
-    begun = ctx.making.get(disk.metadata.uid)
-    host = await working_host(ctx, domain, begun, max_age=max_age) if name is None and begun is not None else None
+    before = begun.at_work(ctx, disk) if name is None else None
+    host = await working_host(ctx, domain, before, max_age=max_age) if before is not None else None
     host = host or await working_host(ctx, domain, name, max_age=max_age)
     if host is None:
         where = f"host {name}" if name is not None else "no host"
@@ -216,16 +213,16 @@ async def _act(
         full = provision.room_problem(domain, disk)
         if full is not None and ctx.jobs.get(key_of(disk), provision.IMPORT) is None:
             return Standing(full, DiskPhase.PENDING, again=60.0)
-    if plan.step in (Step.CREATE, Step.IMPORT):
-        ctx.making.setdefault(disk.metadata.uid, host.name)
+        other = await _turn(ctx, disk, host, pool, seen, plan)
+        if other is not None:
+            return other
     match plan.step:
         case Step.CREATE:
             await provision.create_blank(disk, host, pool, seen)
             standing.more = True
         case Step.TAKE_OVER:
-            told = ctx.purging.get(f"{pool}/{seen.mine.volume}")
-            if told is not None:
-                message = f"its time in the trash is over, and host {told} has been told to remove {seen.mine.volume}"
+            if seen.trashed and not await trash.take_back(ctx, domain, host.name, seen.mine.volume):
+                message = f"its time in the trash is over: {seen.mine.volume} is being removed"
                 return Standing(stalled("VolumeNotFound", message), DiskPhase.FAILED, again=15.0)
             await provision.take_over(disk, host, pool, seen)
             ctx.event(disk, "TakenOver", f"uses the volume {seen.mine.volume}, which was there already")
@@ -233,7 +230,7 @@ async def _act(
         case Step.FINISH:
             ctx.jobs.take(key_of(disk), provision.IMPORT)
             await provision.finish(ctx, disk, host, pool)
-            ctx.making.pop(disk.metadata.uid, None)
+            begun.finished(ctx, disk)
             standing.more = True
         case Step.IMPORT:
             problem = await place.copied_from_other(ctx, disk, host, pool)
@@ -251,6 +248,23 @@ async def _act(
         case _:
             standing.again = 15.0 if plan.verdict.reason != "Ready" else None
     return standing
+
+
+async def _turn(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Observed, plan: Plan) -> Standing | None:
+    """See whether it is for this controller to go on with the volume under its name; None: it is."""
+    match begun.turn(ctx, disk, host, seen, plan.step):
+        case begun.Turn.MINE:
+            assert disk.status.volume is not None, "it was looked at"
+            begun.chosen(ctx, disk, host, pool, disk.status.volume.name)
+            return None
+        case begun.Turn.ANEW:
+            ctx.jobs.take(key_of(disk), provision.IMPORT)
+            volume = begun.anew(ctx, disk, host, pool)
+            await ctx.compare_and_set(disk, {"volume": volume})
+            begun.chosen(ctx, disk, host, pool, volume.name)
+            return Standing(progressing("Creating", "", CREATE_BOUND), DiskPhase.CREATING, more=True)
+        case begun.Turn.THEIRS:
+            return Standing(plan.verdict, plan.phase, again=30.0, quiet=True)
 
 
 async def _remove(ctx: Context, disk: Disk) -> Standing | None:

@@ -73,8 +73,8 @@ def _provisioned(disk: Disk, seen: Observed) -> Plan:
     if seen.volume is None:
         return _missing(disk.status.path or seen.mine.volume)
     wanted = to_bytes(disk.spec.size)
-    # A CD-ROM is as large as what it holds.
-    if seen.volume.capacity < wanted and known.content is not DiskContent.CDROM:
+    # A CD-ROM is as large as what it holds. What was begun is brought to its end: a VM waits for that.
+    if (seen.volume.capacity < wanted and known.content is not DiskContent.CDROM) or known.grows_on is not None:
         message = f"grows from {from_bytes(seen.volume.capacity)} to {disk.spec.size}"
         return Plan(Step.GROW, progressing("Resizing", message, CREATE_BOUND), DiskPhase.RESIZING)
     return Plan(Step.NOTHING, ready("Ready"), DiskPhase.READY)

@@ -2,19 +2,24 @@
 
 Two programs that write one qcow2 file at once destroy it, and file locks do not reach across every shared file system.
 So a volume is resized through the pool only while no VM that may have it open holds a place; and while that goes on
-(`Context.growing`) no VM is given one.
+(`status.volume.growsOn`) no VM is given one.
 """
 
 from __future__ import annotations
 
-from crds.disk import Disk
+from crds.disk import Disk, DiskContent
+from crds.host import Host
 from crds.quantity import to_bytes
-from drivers.errors import HostUnavailable
+from crds.virtual_machine import VirtualMachine
+from drivers.errors import HostUnavailable, HypervisorError
 from drivers.hypervisor import DomainObservation, Hypervisor, Volume
+from engine.errors import Conflict
 from reconcilers.context import Context
+from reconcilers.objects import API, key_of
 from reconcilers.reach import acting_host
 from reconcilers.relations import holds_a_place, leaving_vms, listed, vms_of_disk
 from reconcilers.standing import Verdict, progressing, stalled
+from reconcilers.virtual_machine.needs import disk_names
 
 BOUND = 120.0
 RAW_LOOKS = frozenset({"raw", "iso"})
@@ -28,6 +33,14 @@ def is_told_right(disk: Disk, volume: Volume) -> bool:
     return volume.format == disk.spec.format.value or (disk.spec.format == "raw" and volume.format in RAW_LOOKS)
 
 
+def may_grow(disk: Disk) -> bool:
+    """Whether somebody may be making the volume larger, by what is declared."""
+    known = disk.status.volume
+    if known is None or known.content is DiskContent.CDROM:
+        return False
+    return disk.status.virtual_size is None or to_bytes(disk.status.virtual_size) < to_bytes(disk.spec.size)
+
+
 async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volume) -> Verdict | None:
     """Make the volume as large as declared. Returns what it waits for, or None when it is so large."""
     volume = disk.status.volume
@@ -39,27 +52,62 @@ async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volu
         name, domain = user
         if domain.identity is None or domain.identity.installation != ctx.installation:
             return stalled("InUse", f"domain {domain.name} on host {name}, which is not Hostler's, has the volume open")
-        await acting_host(ctx, name).resize_block(domain.uuid, volume.path or "", to_bytes(disk.spec.size))
-        ctx.growing.pop(disk.metadata.uid, None)
+        if seen.capacity < to_bytes(disk.spec.size):
+            await acting_host(ctx, name).resize_block(domain.uuid, volume.path or "", to_bytes(disk.spec.size))
+        if volume.grows_on is not None:
+            await _write_down(ctx, disk, None)
         return None
-    before = ctx.growing.get(disk.metadata.uid)
-    if before is not None and before != host.name:
+    before = volume.grows_on
+    if before not in (None, host.name) and ctx.objects.get(Host, before or "") is not None:
         return progressing("Resizing", f"waits for host {before}, which may be growing the volume still", BOUND)
     holders = _holders(ctx, disk)
     if holders:
-        message = f"waits until VirtualMachine {listed(holders)} is seen to run with the disk, or is off"
-        return progressing("Resizing", message, BOUND)
-    ctx.growing[disk.metadata.uid] = host.name
+        return _waits(holders)
+    if before != host.name:
+        disk = await _write_down(ctx, disk, host.name)
+        ctx.growing.add(disk.metadata.uid)
+        # Another controller may have given a VM a place since: either that one reads what was just written, or this
+        # one finds the place.
+        holders = await _placed(ctx, disk)
+        if holders:
+            await _write_down(ctx, disk, None)
+            return _waits(holders)
     try:
         await host.resize_volume(pool, volume.name, to_bytes(disk.spec.size))
     except HostUnavailable:
         # It may be under way still: no VM starts, and no other host is asked, before this one has answered.
         raise
-    except BaseException:
-        ctx.growing.pop(disk.metadata.uid, None)
+    except HypervisorError:
+        # Who did not write it down does not know what has become of the call of who did.
+        if disk.metadata.uid in ctx.growing:
+            await _write_down(ctx, disk, None)
         raise
-    del ctx.growing[disk.metadata.uid]
+    await _write_down(ctx, disk, None)
     return None
+
+
+async def _write_down(ctx: Context, disk: Disk, host: str | None) -> Disk:
+    """Have it in the status through which host's pool the volume is being made larger; the newest object."""
+    assert disk.status.volume is not None, "a disk that grows has a volume"
+    await ctx.compare_and_set(disk, {"volume": disk.status.volume.model_copy(update={"grows_on": host})})
+    if host is None:
+        ctx.growing.discard(disk.metadata.uid)
+    newest = ctx.objects.get(Disk, disk.metadata.name, disk.metadata.namespace)
+    if newest is None:
+        raise Conflict(409, "Conflict", f"{key_of(disk)} is gone")
+    return newest
+
+
+def _waits(holders: list[str]) -> Verdict:
+    message = f"waits until VirtualMachine {listed(holders)} is seen to run with the disk, or is off"
+    return progressing("Resizing", message, BOUND)
+
+
+async def _placed(ctx: Context, disk: Disk) -> list[str]:
+    """VMs that refer to the disk and hold a place, as the API server knows them now."""
+    found, _ = await ctx.client.list(API["VirtualMachine"], disk.metadata.namespace)
+    vms = (VirtualMachine.parse(obj) for obj in found)
+    return sorted(vm.metadata.name for vm in vms if disk.metadata.name in disk_names(vm) and holds_a_place(ctx, vm))
 
 
 def running_user(ctx: Context, disk: Disk, path: str, *, writing: bool) -> tuple[str, DomainObservation] | None:

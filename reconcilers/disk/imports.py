@@ -9,13 +9,14 @@ checksum is wrong.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from crds.disk import Disk, DiskFormat, FileSource, HttpSource
 from crds.quantity import from_bytes, to_bytes
-from drivers.errors import AlreadyExists, StorageFull
+from drivers.errors import AlreadyExists, Refused, StorageFull
 from drivers.hypervisor import Hypervisor, Volume
 from reconcilers.bandwidth import Bandwidth
 from reconcilers.disk.download import Download
@@ -31,7 +32,7 @@ from reconcilers.disk.image import (
     too_large,
 )
 from reconcilers.disk.pieces import gather, pieces
-from reconcilers.disk.staging import Staged, Target
+from reconcilers.disk.staging import Note, Staged, Target
 from reconcilers.disk.unpack import unpacked
 from reconcilers.disk.webfile import DownloadFailed, Version
 from reconcilers.jobs import Job
@@ -73,6 +74,8 @@ class Import:
     pool: str
     volume: str
     share: Bandwidth
+    earlier: tuple[str, ...] = ()
+    """Volumes under whose names it was begun before by others: what came there by then is taken on."""
     need: int = 0
     """Bytes that are known to be needed on the storage."""
 
@@ -88,6 +91,7 @@ class Import:
             if source.http is not None:
                 return await self._from_web(source.http)
             assert source.file is not None, "the other sources need no import"
+            await self._forget_earlier()
             return await self._from_file(source.file)
         except DownloadFailed:
             raise
@@ -112,6 +116,8 @@ class Import:
         staged = Staged(target, note, f"{source.url} {source.checksum}", algorithm)
         if not await staged.recall((staged_name, self.volume)):
             await self._clear()
+            await self._take_on(staged)
+        await self._forget_earlier()
         # An earlier try can have come as far as this.
         others = {names.unpacked_name(self.volume), staged_name, self.volume} - {target.name}
         await self._delete(*(others if staged.offset else ()))
@@ -129,6 +135,23 @@ class Import:
                 target.read(target.offset), compression, target.offset, source.checksum
             )
         return await self._settle(target.name, head, info, download.received, download.interruptions)
+
+    async def _take_on(self, staged: Staged) -> None:
+        """Copy what came under an earlier name. Only what proves to be right counts, as with what is found again."""
+        found = [(volume, note) for volume in self.earlier if (note := await self._left(staged, volume)) is not None]
+        for volume, note in sorted(found, key=lambda each: -each[1].offset):
+            if await staged.take_on(note, self.volume if note.file == volume else names.import_name(self.volume)):
+                return
+        await self._clear()
+
+    async def _left(self, staged: Staged, volume: str) -> Note | None:
+        return await staged.left(names.import_note_name(volume), (names.import_name(volume), volume))
+
+    async def _forget_earlier(self) -> None:
+        """Make room. What cannot be removed now is thrown away when the volume is whole."""
+        for volume in self.earlier:
+            with contextlib.suppress(Refused):
+                await self._delete(*names.import_names(volume), volume)
 
     async def _admit(self, head: bytes, version: Version) -> tuple[str, int]:
         """What begins with head may be stored: where, and the most of it. Raises BadImage, NoRoom."""

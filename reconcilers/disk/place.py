@@ -14,8 +14,7 @@ from drivers.hypervisor import Hypervisor
 from placement import choose
 from reconcilers import capacity
 from reconcilers.context import Context
-from reconcilers.disk import provision, record
-from reconcilers.objects import key_of
+from reconcilers.disk import record
 from reconcilers.reach import reaching_hosts
 from reconcilers.relations import disks_of, hosts_of, listed, title
 from reconcilers.settling import is_unheard
@@ -140,25 +139,6 @@ def _age(disk: Disk) -> tuple[str, str]:
 def is_trashed(volume: str, files: set[str]) -> bool:
     """Whether the volume waits in the trash, by the files of its directory."""
     return any(name.startswith(f"{volume}.trash-") for name in files)
-
-
-def begun_elsewhere(ctx: Context, disk: Disk, host: Hypervisor) -> bool:
-    """Whether the volume was begun on another host, which may still carry out what it was told last: for example to
-    delete what is in the volume's way.
-    """
-    volume, before = disk.status.volume, ctx.making.get(disk.metadata.uid)
-    if volume is None or volume.provisioned_at is not None or volume.taken_over or before in (None, host.name):
-        return False
-    job = ctx.jobs.get(key_of(disk), provision.IMPORT)
-    return job is None or job.finished
-
-
-def anew(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> DiskVolume:
-    """The volume under another name, to be begun again on this host."""
-    volume, meta, now = disk.status.volume, disk.metadata, int(ctx.clock.now().timestamp())
-    assert volume is not None, "it was begun"
-    name = names.volume_name(meta.namespace, meta.name, f"{meta.uid}/{host.name}/{now}", disk.spec.format.value)
-    return DiskVolume(name=name, host=volume.host, path=f"{pool}/{name}", taken_over=False)
 
 
 async def copied_from_other(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> Verdict | None:

@@ -27,16 +27,16 @@ from xmlgen import names
 from xmlgen.volume import volume_xml
 
 IMPORT = "import"
+LATE_SECONDS = 600
+"""How long after a volume was given up a host may still make a file of it: so long its mark in the trash stays."""
 RETRY_SECONDS = 30.0
 """Time after which a failed import is tried again; the server or the file may have been mended."""
 
 
 async def create_blank(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
-    """Make the blank volume and its record. A file of its name without a record was never whole, and is made again."""
+    """Make the blank volume and its record. What lies in its way is never removed: it may have become whole by now."""
     assert disk.status.volume is not None
     name = disk.status.volume.name
-    if seen.volume is not None:
-        await host.delete_volume(pool, name)
     try:
         await host.create_volume(pool, volume_xml(name, disk.spec.format.value, to_bytes(disk.spec.size)))
     except AlreadyExists:
@@ -66,11 +66,13 @@ async def finish(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> None:
     if source is not None and (source.http is not None or source.file is not None):
         for name in names.import_names(volume.name):
             await host.delete_volume(pool, name)
+    for name in volume.earlier:
+        await abandon(host, pool, name, int(ctx.clock.now().timestamp()))
     content = DiskContent.OTHER
     if disk.spec.format is DiskFormat.RAW and source is not None and source.blank is None:
         head = b"".join([chunk async for chunk in host.download(pool, volume.name, limit=HEADER_BYTES)])
         content = DiskContent.CDROM if is_iso(head) else content
-    done = volume.model_copy(update={"provisioned_at": ctx.clock.now(), "content": content})
+    done = volume.model_copy(update={"provisioned_at": ctx.clock.now(), "content": content, "earlier": []})
     await ctx.compare_and_set(disk, {"volume": done})
 
 
@@ -110,7 +112,8 @@ async def run_import(
 async def _import(ctx: Context, job: Job, *, disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
     begun, volume = time.monotonic(), seen.mine.volume
     try:
-        brought = await Import(job, disk, host, pool, volume, _share(ctx, disk.spec.storage_domain)).run()
+        earlier = tuple(disk.status.volume.earlier) if disk.status.volume is not None else ()
+        brought = await Import(job, disk, host, pool, volume, _share(ctx, disk.spec.storage_domain), earlier).run()
         if brought.grows:
             await host.resize_volume(pool, volume, to_bytes(disk.spec.size))
         await record.write(host, pool, seen.mine)
@@ -158,8 +161,11 @@ def reason_of(error: Exception) -> str:
 
 async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None) -> bool:
     """Remove the volume: into the trash when it was whole and the domain keeps trash (True), else for good."""
-    volume = disk.status.volume
+    volume, asked = disk.status.volume, disk.metadata.deletion_timestamp
     assert volume is not None
+    assert asked is not None
+    for name in volume.earlier:
+        await abandon(host, pool, name, int(asked.timestamp()))
     whole = volume.provisioned_at is not None or volume.taken_over
     if whole and trash_seconds > 0 and trashed_name is not None:
         await _trash(host, pool, trashed_name)
@@ -173,7 +179,7 @@ async def abandon(host: Hypervisor, pool: str, volume: str, now: int) -> None:
     """Have what was begun under a name, which no disk has any more, removed in time."""
     for name in names.import_names(volume):
         await host.delete_volume(pool, name)
-    await _trash(host, pool, names.trash_name(volume, now))
+    await _trash(host, pool, names.trash_name(volume, now + LATE_SECONDS))
 
 
 async def _trash(host: Hypervisor, pool: str, trashed_name: str) -> None:

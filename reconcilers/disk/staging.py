@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import asdict, dataclass
 
 from drivers.errors import AlreadyExists, NotFound
 from drivers.hypervisor import Hypervisor
 from engine import metrics
 from reconcilers.bandwidth import Bandwidth
-from reconcilers.disk.pieces import PIECE, sliced
+from reconcilers.disk.pieces import PIECE, pieces, sliced
 from reconcilers.disk.webfile import Version
 from xmlgen.volume import volume_xml
 
@@ -49,19 +49,20 @@ class Target:
     def __init__(self, host: Hypervisor, pool: str, name: str, share: Bandwidth) -> None:
         self.host, self.pool, self.name = host, pool, name
         self.offset = 0
-        self._share = share
+        self.share = share
 
     async def create(self) -> None:
         """Make the file, empty; one of an earlier try goes."""
         await remake(self.host, self.pool, self.name, 0)
         self.offset = 0
 
-    async def append(self, piece: bytes) -> None:
-        """Write a piece behind what is there. Zeros take no room."""
-        await self._share.take(len(piece))
+    async def append(self, piece: bytes, *, again: bool = False) -> None:
+        """Write a piece behind what is there. Zeros take no room. `again`: it lay on the host already."""
+        await self.share.take(len(piece))
         await self.host.upload(self.pool, self.name, sliced(piece), size=len(piece), offset=self.offset)
         self.offset += len(piece)
-        metrics.import_bytes.inc(len(piece))
+        if not again:
+            metrics.import_bytes.inc(len(piece))
 
     async def read(self, length: int) -> AsyncIterator[bytes]:
         """Read the first bytes back, in parts: others get their turn between them."""
@@ -95,8 +96,8 @@ class Staged:
 
         False: there is nothing to go on from.
         """
-        note = await self._read_note()
-        if note is None or note.source != self._source or note.file not in named:
+        note = await self.left(self._note_name, named)
+        if note is None:
             return False
         self.target.name = note.file
         digest, read = hashlib.new(self._algorithm), 0
@@ -113,6 +114,28 @@ class Staged:
         self.digest, self.target.offset, self._has_note = digest, read, True
         self.version = Version(note.etag, note.modified, note.total)
         return True
+
+    async def left(self, note_name: str, named: Collection[str]) -> Note | None:
+        """What another controller says that it has brought of the same image, into one of the named files."""
+        note = await self._read_note(note_name)
+        return note if note is not None and note.source == self._source and note.file in named else None
+
+    async def take_on(self, note: Note, name: str) -> bool:
+        """Copy what another controller has brought into the file of that name. False: it did not prove to be right."""
+        theirs = Target(self.target.host, self.target.pool, note.file, self.target.share)
+        await self.begin(name, Version(note.etag, note.modified, note.total))
+        try:
+            async for piece in pieces(b"", theirs.read(note.offset), self.target.share):
+                await self.target.append(piece, again=True)
+                self.digest.update(piece)
+        except NotFound as error:
+            if error.reason == "NoPool":
+                raise
+        if self.offset == note.offset and self.digest.hexdigest() == note.digest:
+            await self.note()
+            return True
+        self.target.offset, self.version, self.digest = 0, Version(), hashlib.new(self._algorithm)
+        return False
 
     async def begin(self, name: str, version: Version) -> None:
         """Begin from nothing, in the file of that name."""
@@ -148,10 +171,10 @@ class Staged:
         await self.target.host.delete_volume(self.target.pool, self._note_name)
         self._has_note, self._noted_at = False, float("-inf")
 
-    async def _read_note(self) -> Note | None:
+    async def _read_note(self, name: str) -> Note | None:
         host, pool = self.target.host, self.target.pool
         try:
-            data = b"".join([chunk async for chunk in host.download(pool, self._note_name, limit=NOTE_BYTES)])
+            data = b"".join([chunk async for chunk in host.download(pool, name, limit=NOTE_BYTES)])
         except NotFound as error:
             if error.reason == "NoPool":
                 raise

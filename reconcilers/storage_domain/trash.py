@@ -2,24 +2,31 @@
 
 A deleted volume stays under its name, and an empty file `<volume>.trash-<unix time>` beside it says since when it is
 deleted. Purging removes the volume, then its record, then that file: whatever a crash leaves is purged the next time.
+
+Whether a volume is purged or taken back is decided once, by compare-and-set in the domain's status (`purging`,
+`takingBack`): the two exclude each other, whoever decides, and whoever stands still before he does what was decided.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from crds.disk import Disk
-from crds.storage_domain import StorageDomain
-from drivers.errors import HostUnavailable, NotFound
+from crds.storage_domain import StorageDomain, StorageScope
+from drivers.errors import NotFound
 from drivers.hypervisor import Hypervisor, Volume
+from engine.errors import Conflict
 from reconcilers.context import Context
+from reconcilers.objects import API
 from reconcilers.relations import disks_of
 from xmlgen import names
 
 _RECORD_LIMIT = 65536
+BATCH = 50
+"""Volumes whose purge is written down at once."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def may_purge(volume: str, *, present: bool, owner: str | None, installation: st
     return not present or names.parse_volume_name(volume) is not None
 
 
-def wanted(disks: Iterable[Disk], host: str | None) -> frozenset[str]:
+def wanted_by(disks: Iterable[Disk], host: str | None) -> frozenset[str]:
     """Volumes that Disks refer to, or take over: never purged. `host`: whose directory, if HostLocal."""
     found: set[str] = set()
     for disk in disks:
@@ -68,55 +75,115 @@ def wanted(disks: Iterable[Disk], host: str | None) -> frozenset[str]:
 async def sweep(ctx: Context, domain: StorageDomain, host: Hypervisor, *, local: bool) -> float | None:
     """Purge what is due in the domain's directory on this host; seconds until the next is due, or None.
 
-    The caller has just verified the domain there. Raises HypervisorError.
+    The caller has just verified the domain there. Raises HypervisorError, and engine.errors.Conflict where somebody has
+    changed the domain meanwhile.
     """
-    path = domain.spec.directory.path
+    path, here = domain.spec.directory.path, host.name if local else None
+    before = _newest(ctx, domain)
     files = await host.list_volumes(path)
+    trash = deleted(files)
+    await _strike_out_old(ctx, before, trash, here)
     present = {file.name for file in files}
-    keep = _kept(ctx, domain, host, local=local)
-    _answered(ctx, host, path)
-    now, waits = ctx.clock.now().timestamp(), list[float]()
-    for entry in deleted(files):
+    keep = _kept(ctx, domain, here)
+    now, waits, due = ctx.clock.now().timestamp(), list[float](), list[Deleted]()
+    for entry in trash:
         left = entry.since + domain.spec.trash_seconds - now
-        if entry.volume in keep:
+        if title(entry.volume, here) in before.status.purging:
+            # Who wrote that down may be about to remove it: nobody has it any more, and nobody can take it back.
+            due.append(entry)
+        elif entry.volume in keep:
             continue
-        if left > 0:
+        elif left > 0:
             waits.append(left)
         else:
             owner = await _owner(host, path, entry.volume)
-            ours = may_purge(entry.volume, present=entry.volume in present, owner=owner, installation=ctx.installation)
-            # Purging many takes a while, in which somebody may have asked for this one.
-            if ours and entry.volume not in _kept(ctx, domain, host, local=local):
-                await _purge(ctx, host, path, entry)
+            if may_purge(entry.volume, present=entry.volume in present, owner=owner, installation=ctx.installation):
+                due.append(entry)
+    for first in range(0, len(due), BATCH):
+        decided = await _decide(ctx, domain, due[first : first + BATCH], here)
+        for entry in decided:
+            await _purge(host, path, entry, present)
+        await _strike_out(ctx, domain, purged={title(entry.volume, here) for entry in decided})
     return min(waits, default=None)
 
 
-def _kept(ctx: Context, domain: StorageDomain, host: Hypervisor, *, local: bool) -> frozenset[str]:
-    disks = disks_of(ctx, domain.metadata.name)
-    return wanted(disks, host.name if local else None) | _in_use(ctx, domain.spec.directory.path)
+async def take_back(ctx: Context, domain: StorageDomain, host: str, volume: str) -> bool:
+    """Write down that a volume is taken back from the trash, so that nobody purges it. False: it is being purged.
+
+    Raises engine.errors.Conflict where somebody has changed the domain meanwhile.
+    """
+    known = _newest(ctx, domain)
+    name = title(volume, host if known.spec.directory.scope is StorageScope.HOST_LOCAL else None)
+    if name in known.status.purging:
+        return False
+    if name not in known.status.taking_back:
+        await ctx.compare_and_set(known, {"takingBack": sorted({*known.status.taking_back, name})})
+    return True
 
 
-async def _purge(ctx: Context, host: Hypervisor, path: str, entry: Deleted) -> None:
-    place = f"{path}/{entry.volume}"
-    ctx.purging[place] = host.name
-    try:
-        await host.delete_volume(path, entry.volume)
-        await host.delete_volume(path, names.record_name(entry.volume))
-        await host.delete_volume(path, entry.mark)
-    except HostUnavailable:
-        # It may be removed yet, whenever the host goes on: it is not taken back before the host has answered.
-        raise
-    except BaseException:
-        ctx.purging.pop(place, None)
-        raise
-    ctx.purging.pop(place, None)
+def title(volume: str, host: str | None) -> str:
+    """What a volume is called in the domain's status; `host` where each has a directory of its own."""
+    return volume if host is None else f"{host}/{volume}"
 
 
-def _answered(ctx: Context, host: Hypervisor, path: str) -> None:
-    """The host has listed the directory anew: what it was told in an earlier sweep is over."""
-    for place, told in list(ctx.purging.items()):
-        if told == host.name and str(PurePosixPath(place).parent) == path:
-            del ctx.purging[place]
+async def _decide(ctx: Context, domain: StorageDomain, due: list[Deleted], here: str | None) -> list[Deleted]:
+    """Write down what is purged now, before anything is removed: one process can stand still before it removes a volume
+    while another one gives it to a Disk.
+    """
+    known, keep = _newest(ctx, domain), _kept(ctx, domain, here)
+    before = set(known.status.purging)
+    decided = [e for e in due if title(e.volume, here) in before or e.volume not in keep]
+    wanted = before | {title(e.volume, here) for e in decided}
+    if wanted != before:
+        await ctx.compare_and_set(known, {"purging": sorted(wanted)})
+    return decided
+
+
+async def _strike_out_old(ctx: Context, domain: StorageDomain, trash: list[Deleted], here: str | None) -> None:
+    """Strike out what was written down before the trash was listed and is over: purged, taken back, or given up."""
+    mine, lies = title("", here), {title(entry.volume, here) for entry in trash}
+    purged = {name for name in domain.status.purging if name.startswith(mine) and name not in lies}
+    taken = {name for name in domain.status.taking_back if name.startswith(mine)}
+    if taken & lies - _titles(disks_of(ctx, domain.metadata.name), here):
+        # A Disk that is not in the cache yet may want it back.
+        known, _ = await ctx.client.list(API["Disk"])
+        disks = [disk for disk in map(Disk.parse, known) if disk.spec.storage_domain == domain.metadata.name]
+        taken -= lies & _titles(disks, here)
+    else:
+        taken -= lies
+    await _strike_out(ctx, domain, purged=purged, taken=taken)
+
+
+def _titles(disks: Iterable[Disk], here: str | None) -> set[str]:
+    return {title(volume, here) for volume in wanted_by(disks, here)}
+
+
+async def _strike_out(ctx: Context, domain: StorageDomain, *, purged: set[str], taken: Collection[str] = ()) -> None:
+    known = _newest(ctx, domain)
+    purging = [name for name in known.status.purging if name not in purged]
+    taking = [name for name in known.status.taking_back if name not in taken]
+    if (purging, taking) != (known.status.purging, known.status.taking_back):
+        await ctx.compare_and_set(known, {"purging": purging, "takingBack": taking})
+
+
+def _newest(ctx: Context, domain: StorageDomain) -> StorageDomain:
+    found = ctx.objects.get(StorageDomain, domain.metadata.name)
+    if found is None or found.metadata.uid != domain.metadata.uid:
+        raise Conflict(409, "Conflict", f"StorageDomain {domain.metadata.name} is gone")
+    return found
+
+
+def _kept(ctx: Context, domain: StorageDomain, here: str | None) -> frozenset[str]:
+    taken = _newest(ctx, domain).status.taking_back
+    prefix = title("", here)
+    back = frozenset(name.removeprefix(prefix) for name in taken if name.startswith(prefix))
+    return wanted_by(disks_of(ctx, domain.metadata.name), here) | _in_use(ctx, domain.spec.directory.path) | back
+
+
+async def _purge(host: Hypervisor, path: str, entry: Deleted, present: Collection[str]) -> None:
+    beside = [name for name in names.import_names(entry.volume) if name in present]
+    for name in (*beside, entry.volume, names.record_name(entry.volume), entry.mark):
+        await host.delete_volume(path, name)
 
 
 async def _owner(host: Hypervisor, path: str, volume: str) -> str | None:

@@ -166,7 +166,7 @@ def _ready_drive(ctx: Context, spec: VMDisk, disk: Disk) -> Drive | Verdict:
         if ready is None or ready.reason == "Creating":
             why = "it is being made"
         return progressing("DisksNotReady", f"disk {name}: {why}", IMPORT_BOUND)
-    grows_it = ctx.growing.get(disk.metadata.uid)
+    grows_it = status.volume.grows_on if status.volume is not None else None
     if grows_it is not None:
         return progressing("DisksNotReady", f"disk {name}: host {grows_it} makes it larger", CREATE_BOUND)
     domain = ctx.objects.get(StorageDomain, disk.spec.storage_domain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from crds.disk import Disk
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import FirmwareType, Placement, StartFailure, VirtualMachine, VMFile
 from drivers.errors import AlreadyExists, ConnectFailed, HostUnavailable, HypervisorError, NotConnected
@@ -17,7 +18,8 @@ from engine import errors
 from placement import Decision, choose
 from reconcilers import capacity
 from reconcilers.context import Context, Reservation
-from reconcilers.objects import key_of
+from reconcilers.disk import growing
+from reconcilers.objects import API, key_of
 from reconcilers.reach import acting_host
 from reconcilers.standing import Verdict, progressing, stalled
 from reconcilers.storage_domain.marker import DomainNotReachable, verify
@@ -78,6 +80,11 @@ async def start(ctx: Context, vm: VirtualMachine, plan: Plan, only: frozenset[st
         return Outcome(progressing("Unschedulable", decision.explanation, UNSCHEDULABLE_BOUND), 15.0)
     files = files_of(vm, needs, seed)
     written = await _write_down(ctx, vm, needs, plan, decision, files, epoch, only)
+    if written.status.placement != vm.status.placement:
+        waits = await _grown_meanwhile(ctx, needs)
+        if waits is not None:
+            await _vacate(ctx, written, decision.host, written.status.start_failure)
+            return Outcome(waits, 2.0)
     return await _create(ctx, written, needs, acting_host(ctx, decision.host), files, seed)
 
 
@@ -137,6 +144,31 @@ async def _write_down(
 
 def _merged(known: list[VMFile], wanted: tuple[VMFile, ...]) -> list[VMFile]:
     return [*known, *(f for f in wanted if f not in known)]
+
+
+async def _grown_meanwhile(ctx: Context, needs: Needs) -> Verdict | None:
+    """A disk that another controller makes larger through its pool, as the API server knows it now.
+
+    That one looks for places after it has written down that it grows the disk, this one the other way round: one of the
+    two sees the other.
+    """
+    for drive in needs.drives:
+        known = drive.disk
+        if known is None or not growing.may_grow(known):
+            continue
+        found = Disk.parse(await ctx.client.get(API["Disk"], known.metadata.namespace, known.metadata.name))
+        if found.status.volume is not None and found.status.volume.grows_on is not None:
+            message = f"disk {known.metadata.name}: host {found.status.volume.grows_on} makes it larger"
+            return progressing("DisksNotReady", message, START_BOUND)
+    return None
+
+
+async def _vacate(ctx: Context, vm: VirtualMachine, host: str, failure: StartFailure | None) -> None:
+    """Give the place on that host up: the VM is known not to run there."""
+    assert vm.status.placement is not None
+    left = sorted(set(vm.status.placement.candidates) - {host})
+    vacated = vm.status.placement.model_copy(update={"host": None, "candidates": left, "since": ctx.clock.now()})
+    await ctx.compare_and_set(vm, {"placement": vacated, "startFailure": failure})
 
 
 async def _create(
@@ -219,9 +251,5 @@ async def _refused(
     except HypervisorError:
         # It runs after all, or cannot be asked: the next pass looks.
         return failure
-    vacated = vm.status.placement.model_copy(update={"host": None, "candidates": [], "since": ctx.clock.now()})
-    left = sorted(set(vm.status.placement.candidates) - {host.name})
-    if left:
-        vacated = vacated.model_copy(update={"candidates": left})
-    await ctx.compare_and_set(vm, {"placement": vacated, "startFailure": failure})
+    await _vacate(ctx, vm, host.name, failure)
     return failure

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextvars import Context
 
 from drivers.simulated.faults import LoseReply, Rule
 from simulator import manifests
-from simulator.doors import Call, Send
 from simulator.manifests import disk, drive, drive_of, vm
 from simulator.scene import HOSTS, Scene
+from tests.faults.freezing import hold_up
 
 RESUMED = 90.0
 """Seconds in which work that was held up must have been taken up again."""
@@ -145,46 +143,11 @@ async def recreated(scene: Scene) -> None:
     await scene.settled()
 
 
-class FreezeOnce:
-    """Stops the controller between its check and its call, for a while, with another one beside it."""
-
-    def __init__(self, scene: Scene, verb: str, seconds: float) -> None:
-        """`verb`: the call that is held up, or a field that it writes."""
-        self.scene, self.verb, self.seconds = scene, verb, seconds
-        self.done = False
-
-    async def enter(self, call: Call, send: Send) -> None:
-        """See doors.Gate."""
-        if not self.done and call.acts and self.verb in call.verb:
-            self.done = True
-            process = self.scene.processes[0]
-            process.freeze()
-            self.scene.restart_in(0.5)
-            asyncio.get_running_loop().call_later(self.seconds, process.thaw, context=Context())
-            await asyncio.sleep(0)
-        send(0.0, _nothing)
-
-
-def stopped_before(verb: str) -> Callable[[Scene], Awaitable[None]]:
-    """The controller stands still for 20 s between its check and that call, with another one beside it."""
-
-    async def story(scene: Scene) -> None:
-        gate = FreezeOnce(scene, verb, 20.0)
-        scene.controller.gate.inner = gate
-        await three_vms(scene)
-        if not gate.done:
-            raise AssertionError(f"no call of {verb} was made")
-
-    story.__name__ = f"stopped_before_{verb}"
-    return story
-
-
 async def chosen_host_lost_while_stopped(scene: Scene) -> None:
     """The controller stands still before it writes its choice of a host down. That host is cut off, another controller
     chooses again, the host comes back, and the first controller goes on.
     """
-    gate = FreezeOnce(scene, "placement", 60.0)
-    scene.controller.gate.inner = gate
+    gate = hold_up(scene, "placement", 60.0)
     scene.apply(vm("web", drive("root")))
     while not gate.done:
         await asyncio.sleep(0.005)
@@ -225,10 +188,6 @@ async def volume_gone(scene: Scene) -> None:
     scene.shared.files[name] = file
     await asyncio.sleep(700.0)
     await scene.settled()
-
-
-def _nothing() -> None:
-    """Nobody waits for it."""
 
 
 async def share_not_mounted(scene: Scene) -> None:

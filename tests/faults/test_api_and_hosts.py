@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults import stories
+from tests.faults import frozen_stories, stories
 from tests.faults.played import Story, play
 
+IMPORT_CALLS = (
+    "create_volume:volume",
+    "delete_volume:volume",
+    "upload:volume",
+    "copy_volume:volume",
+    "resize_volume:volume",
+    "create_volume:record",
+    "upload:record",
+    "volume:disks",
+)
 STORIES: tuple[Story, ...] = (
     stories.api_away,
     stories.api_in_trouble,
@@ -21,7 +31,12 @@ STORIES: tuple[Story, ...] = (
     stories.host_cut_off_while_starting,
     stories.chosen_host_lost_while_stopped,
     stories.volume_gone,
-    *(stories.stopped_before(verb) for verb in ("define", "start", "create_volume", "upload", "placement")),
+    *(frozen_stories.stopped_before(verb) for verb in ("define", "start", "create_volume", "upload", "placement")),
+    *(frozen_stories.import_stopped_before(verb) for verb in IMPORT_CALLS),
+    frozen_stories.blank_stopped_before_making_room,
+    frozen_stories.purge_stopped_before_the_volume_goes,
+    frozen_stories.take_over_stopped_while_others_purge,
+    frozen_stories.growth_stopped_before_a_vm_starts,
 )
 SEEDS = range(5)
 

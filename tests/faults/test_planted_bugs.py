@@ -13,16 +13,17 @@ import pytest
 from engine.keys import Key
 from engine.result import RequeueAfter, Result
 from reconcilers import virtual_machine
-from reconcilers.disk import place, provision, record, removal
+from reconcilers.disk import begun, growing, place, provision, record, removal
 from reconcilers.holding import let_go
 from reconcilers.ownership import MayStart
 from reconcilers.registry import RECONCILERS
+from reconcilers.storage_domain import trash
 from reconcilers.virtual_machine import act, devices
 from reconcilers.virtual_machine.plan import Nothing
 from simulator.findings import Campaign
 from simulator.flows import FLOWS
 from simulator.points import find
-from tests.faults import stories
+from tests.faults import frozen_stories, stories
 from tests.faults.played import Story, problems_of
 
 # The packages have functions of the same names, which hide these modules from an import.
@@ -148,6 +149,25 @@ def a_taken_over_volume_is_anybodys(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(record.Record, "same_disk", lambda *_: True)
 
 
+def a_purge_is_not_written_down(patch: pytest.MonkeyPatch) -> None:
+    async def silent(ctx: Any, domain: Any, due: Any, here: Any) -> Any:
+        keep = trash._kept(ctx, domain, here)
+        return [entry for entry in due if entry.volume not in keep]
+
+    patch.setattr(trash, "_decide", silent)
+
+
+def a_growth_is_not_written_down(patch: pytest.MonkeyPatch) -> None:
+    async def silent(ctx: Any, disk: Any, host: Any) -> Any:
+        return disk
+
+    patch.setattr(growing, "_write_down", silent)
+
+
+def an_import_goes_on_with_the_file_of_another_controller(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(begun, "turn", lambda *_: begun.Turn.MINE)
+
+
 def a_definition_is_left_when_off(patch: pytest.MonkeyPatch) -> None:
     stopped = vm_decide._stopped
     patch.setattr(vm_decide, "_stopped", lambda *given: replace(stopped(*given), step=Nothing()))
@@ -178,9 +198,15 @@ BY_CAMPAIGN: tuple[tuple[Patch, str], ...] = (
 BY_STORY: tuple[tuple[Patch, Story], ...] = (
     (absence_from_a_stale_list_counts_as_gone, stories.host_cut_off_while_starting),
     (a_missing_volume_is_made_again, stories.volume_gone),
-    (a_blank_volume_in_the_way_is_replaced, stories.stopped_before("create_volume")),
+    (a_blank_volume_in_the_way_is_replaced, frozen_stories.stopped_before("create_volume")),
     (another_host_is_tried_when_no_answer_comes, stories.host_cut_off_while_starting),
     (a_taken_over_volume_is_anybodys, stories.taken_over_from_another),
+    (a_purge_is_not_written_down, frozen_stories.purge_stopped_before_the_volume_goes),
+    (a_growth_is_not_written_down, frozen_stories.growth_stopped_before_a_vm_starts),
+    (
+        an_import_goes_on_with_the_file_of_another_controller,
+        frozen_stories.import_stopped_before("upload:volume"),
+    ),
     (a_seed_of_an_earlier_object_is_left, stories.recreated),
 )
 

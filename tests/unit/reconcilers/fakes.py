@@ -247,6 +247,17 @@ class FakeClient:
         self.cache = cache
         self.writes: list[tuple[str, Key, Any]] = []
         self.version = 100
+        self.unseen: dict[Key, dict[str, Any]] = {}
+        """What the server has and the cache does not know of yet."""
+
+    async def get(self, resource: Any, namespace: str, name: str) -> dict[str, Any]:
+        key = Key(resource.kind, namespace, name)
+        return self.unseen.get(key) or self._current(key)
+
+    async def list(self, resource: Any, namespace: str | None = None) -> tuple[list[dict[str, Any]], str]:
+        known = {key: obj for key in self.cache.keys(resource.kind) if (obj := self.cache.get(key)) is not None}
+        found = {**known, **{key: obj for key, obj in self.unseen.items() if key.kind == resource.kind}}
+        return [obj for key, obj in found.items() if namespace in (None, key.namespace)], str(self.version)
 
     def put(self, obj: dict[str, Any]) -> dict[str, Any]:
         self.version += 1

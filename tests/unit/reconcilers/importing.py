@@ -91,11 +91,18 @@ def unlimited() -> Bandwidth:
 
 
 async def run(
-    host: Host, declared: dict[str, Any], *, size: str = "1Mi", kind: str = "raw", share: Bandwidth | None = None
+    host: Host,
+    declared: dict[str, Any],
+    *,
+    size: str = "1Mi",
+    kind: str = "raw",
+    share: Bandwidth | None = None,
+    name: str = NAME,
+    earlier: tuple[str, ...] = (),
 ) -> Done:
     job = Job(Key("Disk", "default", "root"), "import")
     built = disk(source=declared, size=size, format=kind).build()
-    importing = Import(job, built, host, PATH, NAME, share or unlimited())  # type: ignore[arg-type]
+    importing = Import(job, built, host, PATH, name, share or unlimited(), earlier)  # type: ignore[arg-type]
     return Done(job, await importing.run())
 
 

@@ -349,3 +349,53 @@ async def test_a_redirect_that_is_not_followed_names_the_way(location, says):
 
 def test_what_is_shown_of_an_address():
     assert shown("https://me:secret@example.com/a%20b?token=x#y") == "https://example.com/a%20b?…"
+
+
+# Another controller's download ---------------------------------------------------------------------------------------
+
+EARLIER = "earlier.raw"
+
+
+async def half_of_it(host: Host, server: Server, data: bytes, kind: str) -> int:
+    """Half a download under another name; how much of it was noted."""
+    server.pace = (20_000, 1.0)
+    task = asyncio.ensure_future(run(host, source(data, server.url), kind=kind, name=EARLIER))
+    await asyncio.sleep(10.5)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    server.pace = None
+    noted: int = json.loads(host.files[import_note_name(EARLIER)].rstrip(b"\0"))["offset"]
+    return noted
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+async def test_what_another_controller_has_brought_is_taken_on_under_a_name_of_its_own(kind):
+    host, data = Host(), RAW if kind == "raw" else qcow2()
+    async with serving(Server(data=data)) as server:
+        noted = await half_of_it(host, server, data, kind)
+        assert 0 < noted < len(data)
+        done = await run(host, source(data, server.url), kind=kind, earlier=("never.raw", EARLIER))
+    assert done.brought.received == len(data) - noted
+    assert host.files[NAME] == (RAW if kind == "raw" else b"qcow2 of " + import_name(NAME).encode())
+    assert not [name for name in host.files if name.startswith(EARLIER)]
+
+
+@pytest.mark.parametrize("what", ["changed", "gone", "of another"])
+async def test_what_another_controller_has_brought_is_never_believed(what):
+    host = Host()
+    async with serving(Server()) as server:
+        await half_of_it(host, server, RAW, "raw")
+        note = json.loads(host.files[import_note_name(EARLIER)].rstrip(b"\0"))
+        match what:
+            case "changed":
+                host.files[EARLIER] = b"\xff" + host.files[EARLIER][1:]
+            case "gone":
+                del host.files[EARLIER]
+            case "of another":
+                note["source"] = "0" * 64
+                host.files[import_note_name(EARLIER)] = json.dumps(note).encode()
+        done = await run(host, source(RAW, server.url), earlier=(EARLIER,))
+    assert done.brought.received == len(RAW)
+    assert host.files[NAME] == RAW
+    assert not [name for name in host.files if name.startswith(EARLIER)]

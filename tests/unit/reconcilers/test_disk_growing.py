@@ -14,6 +14,8 @@ from reconcilers.disk import growing, reconcile
 from reconcilers.relations import leaving_vms
 from reconcilers.storage_domain.marker import Marker
 from reconcilers.virtual_machine.needs import resolve
+from reconcilers.virtual_machine.plan import Plan, Start
+from reconcilers.virtual_machine.start import start
 from tests.unit.reconcilers.fakes import GIB, FakeHypervisor, World, domain
 from tests.unit.reconcilers.test_vm_disk_race import PATH, VOLUME, machine, read, world
 
@@ -55,7 +57,8 @@ async def test_a_disk_that_nobody_uses_grows_through_the_pool(resized: list[Any]
     machine(w, "a")
     assert await grow(w) is None
     assert resized == [("kvm2", "pool")]
-    assert w.context.growing == {}
+    assert grows_on(w) is None
+    assert w.context.growing == set()
 
 
 @pytest.mark.parametrize("heard", [True, False])
@@ -175,3 +178,77 @@ async def test_a_vm_that_is_seen_without_it_has_given_it_up() -> None:
     w.hosts.hosts["kvm1"].domains = [mine, domain("default.b", uid="uid-VirtualMachine-b", images=(FILE,))]
     assert leaving_vms(w.context, data(w)) == []
     assert resolve(w.context, read(w, "b")).verdict is None
+
+
+# Two controllers -----------------------------------------------------------------------------------------------------
+
+
+def grows_on(w: World) -> str | None:
+    volume = data(w).status.volume
+    assert volume is not None
+    return volume.grows_on
+
+
+def placed_unseen(w: World, name: str) -> None:
+    """Another controller has just given a VM a place."""
+    key = machine(w, name, placed="kvm1")
+    obj = w.cache.get(key)
+    assert obj is not None
+    w.client.unseen[key] = obj
+    w.client.put({**obj, "status": {}})
+
+
+async def test_who_grows_finds_the_place_that_another_controller_has_just_given(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    placed_unseen(w, "a")
+    assert await grow(w) == "Resizing"
+    assert resized == []
+    assert grows_on(w) is None
+
+
+async def test_a_refusal_frees_the_disk_only_for_who_has_written_down_that_it_grows(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    w.hosts.hosts["kvm2"].fail["resize_volume"] = Refused("no", reason="OperationFailed")
+    with pytest.raises(Refused):
+        await grow(w)
+    assert grows_on(w) is None
+    w.hosts.hosts["kvm2"].fail["resize_volume"] = HostTimeout("no answer")
+    with pytest.raises(HostTimeout):
+        await grow(w)
+    w.context.growing.clear()  # another process
+    w.hosts.hosts["kvm2"].fail["resize_volume"] = Refused("no", reason="OperationFailed")
+    with pytest.raises(Refused):
+        await grow(w)
+    assert grows_on(w) == "kvm2"
+    del w.hosts.hosts["kvm2"].fail["resize_volume"]
+    assert await grow(w) is None
+    assert grows_on(w) is None
+
+
+async def test_a_host_that_was_deleted_is_not_waited_for(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    w.hosts.hosts["kvm2"].fail["resize_volume"] = HostTimeout("no answer")
+    with pytest.raises(HostTimeout):
+        await grow(w)
+    assert await grow(w, "kvm1") == "Resizing"
+    host = next(key for key in w.cache.keys("Host") if key.name == "kvm2")
+    w.cache.delete(host)
+    assert await grow(w, "kvm1") is None
+    assert resized == [("kvm2", "pool"), ("kvm1", "pool")]
+
+
+async def test_a_vm_gives_its_place_up_when_another_controller_makes_its_disk_larger() -> None:
+    w = world("kvm1", "kvm2")
+    key = machine(w, "a")
+    obj = w.cache.get(type(key)("Disk", "default", "data"))
+    assert obj is not None
+    known = {**obj, "spec": {**obj["spec"], "size": "2Gi"}, "status": {**obj["status"], "virtualSize": "1Gi"}}
+    w.client.put(known)
+    growing_now = {**known["status"], "volume": {**known["status"]["volume"], "growsOn": "kvm2"}}
+    w.client.unseen[type(key)("Disk", "default", "data")] = {**known, "status": growing_now}
+    outcome = await start(w.context, read(w, "a"), Plan(Start(None), None, None), None, 0)
+    assert outcome.verdict is not None
+    assert outcome.verdict.reason == "DisksNotReady"
+    placement = w.status(key)["placement"]
+    assert (placement.get("host"), placement["candidates"]) == (None, [])
+    assert not [call for host in w.hosts.hosts.values() for call in host.calls if call[0] in ("define", "start")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crds.storage_domain import StorageDomain
 from drivers.errors import HostTimeout, NotFound
 from drivers.hypervisor import ConnectionState
 from engine.keys import Key
@@ -16,6 +17,7 @@ from engine.result import RequeueAfter
 from reconcilers.disk import provision, reconcile, record
 from reconcilers.jobs import Job
 from reconcilers.storage_domain import reconcile as look_after_storage
+from reconcilers.storage_domain import trash
 from tests.unit.reconcilers.fakes import EPOCH, INSTALLATION, Directory, FakeHypervisor, World
 from xmlgen.names import MARKER, record_name, trash_name, volume_name
 
@@ -95,7 +97,8 @@ def take_back(w: World, name: str) -> Key:
     return blank(w, source={"existing": {"path": name}})
 
 
-async def test_a_volume_that_is_asked_for_while_others_are_purged_stays() -> None:
+async def test_a_volume_that_is_asked_for_while_others_are_purged_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash, "BATCH", 1)
     w, host, directory = await world()
     throw_away(directory, "a.raw", "b.raw")
     delete = host.delete_volume
@@ -110,9 +113,10 @@ async def test_a_volume_that_is_asked_for_while_others_are_purged_stays() -> Non
     await look_after_storage(w.context, storage(w))
     assert "a.raw" not in directory.files
     assert "b.raw" in directory.files
+    assert "purging" not in w.status(storage(w)) or w.status(storage(w))["purging"] == []
 
 
-async def test_a_volume_is_not_taken_back_while_a_host_may_be_removing_it() -> None:
+async def test_a_volume_is_not_taken_back_once_its_purge_is_written_down() -> None:
     w, host, directory = await world()
     throw_away(directory, "a.raw")
     delete = host.delete_volume
@@ -124,15 +128,57 @@ async def test_a_volume_is_not_taken_back_while_a_host_may_be_removing_it() -> N
     w.clock.move(61)
     await look_after_storage(w.context, storage(w))
     host.delete_volume = delete  # type: ignore[method-assign]
+    assert w.status(storage(w))["purging"] == ["a.raw"]
     key = take_back(w, "a.raw")
     await reconcile(w.context, key)
     assert w.standing(key)[2:] == ("True", "VolumeNotFound")
     assert "provisionedAt" not in w.status(key)["volume"]
+    assert "a.raw" in directory.files
     w.clock.move(61)
     await look_after_storage(w.context, storage(w))
+    assert set(directory.files) == {MARKER}
+    assert w.status(storage(w))["purging"] == []
+
+
+async def test_a_volume_that_another_controller_takes_back_is_not_purged() -> None:
+    w, _, directory = await world()
+    throw_away(directory, "a.raw")
+    key = take_back(w, "a.raw")
+    unseen = w.cache.get(key)
+    assert unseen is not None
+    assert await trash.take_back(w.context, domain(w), "kvm1", "a.raw")
+    w.cache.delete(key)
+    w.client.unseen[key] = unseen
+    w.clock.move(61)
+    await look_after_storage(w.context, storage(w))
+    assert "a.raw" in directory.files
+    assert w.status(storage(w))["takingBack"] == ["a.raw"]
+    # Its user gives it up.
+    del w.client.unseen[key]
+    for _ in range(2):
+        w.clock.move(61)
+        await look_after_storage(w.context, storage(w))
+    assert set(directory.files) == {MARKER}
+    assert w.status(storage(w))["takingBack"] == []
+
+
+async def test_what_was_taken_back_is_struck_out() -> None:
+    w, _, directory = await world()
+    throw_away(directory, "a.raw")
+    key = take_back(w, "a.raw")
     await reconcile(w.context, key)
     assert w.standing(key)[3] == "Ready"
+    assert w.status(storage(w))["takingBack"] == ["a.raw"]
+    w.clock.move(61)
+    await look_after_storage(w.context, storage(w))
+    assert w.status(storage(w))["takingBack"] == []
     assert "a.raw" in directory.files
+
+
+def domain(w: World) -> StorageDomain:
+    found = w.context.objects.get(StorageDomain, "fast")
+    assert found is not None
+    return found
 
 
 # Imports -------------------------------------------------------------------------------------------------------------
