@@ -14,13 +14,9 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-import jsonpatch
-
-from crds import KINDS
-from crds.schema import object_schema
 from engine.clock import Clock, timestamp
 from engine.keys import Key
 from engine.kube import EVENTS, Resource
@@ -29,11 +25,11 @@ from simulator import schema as schemas
 from simulator.garbage import EMPTIED, FOREGROUND, collect
 from simulator.messages import Answer, Change, Object, Refusal, Request, Write, merge_patch, outdated
 from simulator.ownership import FieldConflict, Managed
-from simulator.schema import Cause, copied
+from simulator.schema import copied
+from simulator.validity import allowed, checked, has_status, json_patched, owned, schema_of, strict
 
 CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps", namespaced=True)
 SERVED: tuple[Resource, ...] = (*API.values(), NAMESPACE, SECRET, CONFIG_MAP, EVENTS)
-_ANYTHING: schemas.Schema = {"type": "object"}
 _GENERATED = frozenset({"name", "namespace", "labels", "annotations", "finalizers", "ownerReferences"})
 
 
@@ -68,7 +64,6 @@ class ApiServer:
         self._pages: dict[str, tuple[list[Object], int]] = {}
         self._listeners: list[Callable[[Change], None]] = []
         self._by_path = {r.path().strip("/"): r for r in SERVED}
-        self._schemas = _schemas()
         self.writes: list[Write] = []
 
     # What the world looks at and does
@@ -210,11 +205,11 @@ class ApiServer:
         if Key(resource.kind, namespace, meta["name"]) in self._objects:
             raise Refusal(409, "AlreadyExists", f'{resource.plural} "{meta["name"]}" already exists')
         obj = {**obj, "metadata": {name: value for name, value in meta.items() if name in _GENERATED}}
-        if resource.kind in self._schemas:
+        if has_status(resource):
             obj.pop("status", None)
-        self._strict(resource, obj, request)
+        strict(resource, obj, request)
         stored = self._insert(resource, obj)
-        stored.managed.updated(request.query.get("fieldManager", who), self._schema(resource), {}, _owned(stored.obj))
+        stored.managed.updated(request.query.get("fieldManager", who), schema_of(resource), {}, owned(stored.obj))
         return stored.obj
 
     def _insert(self, resource: Resource, obj: Object, *, uid: str | None = None) -> Stored:
@@ -222,7 +217,7 @@ class ApiServer:
         meta.update(uid=uid or self._uid(), generation=1, creationTimestamp=timestamp(self._clock.now()))
         if resource.kind == NAMESPACE.kind:
             obj["status"] = {"phase": "Active"}
-        obj = self._checked(resource, obj, {})
+        obj = checked(resource, obj, {})
         key = Key(resource.kind, meta.get("namespace", ""), meta["name"])
         stored = self._objects[key] = Stored(obj)
         self._stamp(stored)
@@ -244,7 +239,7 @@ class ApiServer:
         if request.content_type.startswith("application/apply-patch"):
             return self._apply(resource, stored, sub, request, manager)
         if request.content_type.startswith("application/json-patch"):
-            new = self._json_patched(old, request.body)
+            new = json_patched(old, request.body)
         else:
             new = merge_patch(old, request.body)
         version = new["metadata"].get("resourceVersion")
@@ -253,10 +248,10 @@ class ApiServer:
         uid = new["metadata"].get("uid")
         if uid is not None and uid != old["metadata"]["uid"]:
             raise outdated(resource, name)
-        new = self._allowed(resource, old, new, sub)
-        self._strict(resource, new, request)
+        new = allowed(resource, old, new, sub)
+        strict(resource, new, request)
         managed = stored.managed.copied()
-        managed.updated(manager, self._schema(resource), _owned(old), _owned(new))
+        managed.updated(manager, schema_of(resource), owned(old), owned(new))
         return self._store(resource, stored, new, managed)
 
     def _apply(self, resource: Resource, stored: Stored, sub: str, request: Request, manager: str) -> Object:
@@ -267,7 +262,7 @@ class ApiServer:
         if version is not None and version != old["metadata"]["resourceVersion"]:
             raise outdated(resource, old["metadata"]["name"])
         wanted = {"status": body.get("status") or {}}
-        unknown = next(schemas.unknown_fields(self._schema(resource), wanted), None)
+        unknown = next(schemas.unknown_fields(schema_of(resource), wanted), None)
         if unknown is not None:
             message = f"failed to create typed patch object: .{unknown}: field not declared in schema"
             raise Refusal(500, "InternalError", message)
@@ -275,42 +270,14 @@ class ApiServer:
         live = {"status": old.get("status") or {}}
         try:
             force = request.query.get("force") == "true"
-            after = managed.applied(manager, self._schema(resource), live, wanted, force=force)
+            after = managed.applied(manager, schema_of(resource), live, wanted, force=force)
         except FieldConflict as conflict:
             raise Refusal(409, "Conflict", f"Apply failed: {conflict}") from conflict
         return self._store(resource, stored, {**old, "status": after.get("status") or {}}, managed)
 
-    def _json_patched(self, old: Object, ops: list[Object]) -> Object:
-        try:
-            new: Object = jsonpatch.apply_patch(copied(old), ops)
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-            # Whatever does not fit, a failed test included, is one nameless 422.
-            message = f"the server rejected our request due to an error in our request: {error}"
-            raise Refusal(422, "Invalid", message, []) from error
-        return new
-
-    def _allowed(self, resource: Resource, old: Object, new: Object, sub: str) -> Object:
-        """What this part of the object may change: status alone, or everything but status."""
-        if resource.kind in self._schemas:
-            if sub == "status":
-                return {**old, **({"status": new["status"]} if "status" in new else {})}
-            new = {name: value for name, value in new.items() if name != "status"}
-            if "status" in old:
-                new["status"] = old["status"]
-        fixed = ("uid", "generation", "creationTimestamp", "deletionTimestamp", "resourceVersion", "name", "namespace")
-        held = {name: old["metadata"][name] for name in fixed if name in old["metadata"]}
-        metadata = {name: value for name, value in new["metadata"].items() if name not in fixed} | held
-        if not metadata.get("finalizers", True):
-            del metadata["finalizers"]
-        added = set(metadata.get("finalizers") or ()) - set(old["metadata"].get("finalizers") or ())
-        if added and metadata.get("deletionTimestamp"):
-            cause = Cause("metadata.finalizers", "no new finalizers can be added if the object is being deleted")
-            raise Refusal(422, "Invalid", cause.message, [cause])
-        return {**new, "metadata": metadata}
-
     def _store(self, resource: Resource, stored: Stored, new: Object, managed: Managed) -> Object:
         old = stored.obj
-        new = self._checked(resource, new, old)
+        new = checked(resource, new, old)
         stored.managed = managed
         if new == old:
             return old
@@ -357,38 +324,6 @@ class ApiServer:
             self._collect_soon()
         return stored.obj
 
-    # Rules
-
-    def _schema(self, resource: Resource) -> schemas.Schema:
-        return self._schemas.get(resource.kind, _ANYTHING)
-
-    def _strict(self, resource: Resource, obj: Object, request: Request) -> None:
-        schema = self._schema(resource)
-        if "properties" not in schema:
-            return
-        properties = {**schema["properties"], "metadata": _ANYTHING}
-        unknown = list(schemas.unknown_fields({**schema, "properties": properties}, obj))
-        if unknown and request.query.get("fieldValidation", "Strict") == "Strict":
-            fields = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise Refusal(400, "BadRequest", f"strict decoding error: {fields}")
-
-    def _checked(self, resource: Resource, new: Object, old: Object) -> Object:
-        """The object with its defaults. Refused if it is not valid; parts that are the old one's own are."""
-        schema = self._schema(resource)
-        fresh = {
-            name: inner
-            for name, inner in (schema.get("properties") or {}).items()
-            if name != "metadata" and not (name in old and new.get(name) is old[name])
-        }
-        obj: Object = schemas.defaulted({**schema, "properties": fresh}, new)
-        unnamed = {name: value for name, value in obj.items() if name != "metadata"}
-        found = list(schemas.causes({**schema, "properties": fresh}, unnamed))
-        if found:
-            what = "; ".join(f"{cause.field}: {cause.message}" for cause in found)
-            message = f'{resource.kind} "{obj["metadata"]["name"]}" is invalid: {what}'
-            raise Refusal(422, "Invalid", message, found)
-        return obj
-
     def _stamp(self, stored: Stored) -> None:
         self._version += 1
         metadata = {**stored.obj["metadata"], "resourceVersion": str(self._version)}
@@ -432,12 +367,3 @@ class ApiServer:
 
     def _collect_soon(self) -> None:
         self._call_later(self._rng.uniform(0.02, 0.5), partial(collect, self))
-
-
-@cache
-def _schemas() -> dict[str, schemas.Schema]:
-    return {kind.kind: object_schema(kind) for kind in KINDS}
-
-
-def _owned(obj: Object) -> Object:
-    return {name: value for name, value in obj.items() if name in ("spec", "status")}
