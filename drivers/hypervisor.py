@@ -11,12 +11,15 @@ Three promises hold for every method of `Hypervisor`:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 from drivers.errors import HypervisorError
+
+K = TypeVar("K")
 
 
 class DomainState(StrEnum):
@@ -171,6 +174,38 @@ class Inventory:
     """Rises with every observation of this host; a higher number is newer."""
     listed_at: float
     """Monotonic time before the list was asked for: what was true then or later is in it."""
+
+    def get(self, uuid: str) -> DomainObservation | None:
+        """The domain with this UUID."""
+        return self._by_uuid.get(uuid)
+
+    def stamped(self, installation: str, namespace: str, name: str) -> tuple[DomainObservation, ...]:
+        """The domains whose metadata name this object, under whatever uid."""
+        return self._by_stamp.get((installation, namespace, name), ())
+
+    def having(self, path: str) -> tuple[DomainObservation, ...]:
+        """The domains that have the file at this path, to write or to read."""
+        return self._by_file.get(path, ())
+
+    @cached_property
+    def _by_uuid(self) -> dict[str, DomainObservation]:
+        return {domain.uuid: domain for domain in self.domains}
+
+    @cached_property
+    def _by_stamp(self) -> dict[tuple[str, str, str], tuple[DomainObservation, ...]]:
+        stamps = ((d.identity, d) for d in self.domains if d.identity is not None)
+        return _grouped(((i.installation, i.namespace, i.name), d) for i, d in stamps)
+
+    @cached_property
+    def _by_file(self) -> dict[str, tuple[DomainObservation, ...]]:
+        return _grouped((path, domain) for domain in self.domains for path in domain.opened)
+
+
+def _grouped(pairs: Iterable[tuple[K, DomainObservation]]) -> dict[K, tuple[DomainObservation, ...]]:
+    found: dict[K, tuple[DomainObservation, ...]] = {}
+    for key, domain in pairs:
+        found[key] = (*found.get(key, ()), domain)
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ an object we hold and has it older (the store went back and has overtaken us sin
 
 Objects are kept as compact JSON, without what nobody here reads (managedFields, kubectl's copy of the manifest):
 a few KB each, against ten times that as dicts. Whatever is handed out is decoded for the caller: a private copy, and
-work, so that what is asked for all the time deserves an index.
+work, so that what is asked for all the time deserves an index, and what is asked of thousands a projection.
 """
 
 import json
@@ -16,11 +16,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from engine.keys import Key, Keys, Object, Objects
 
 Listener = Callable[[Key, Object | None, Object | None], None]
 IndexFunction = Callable[[Object], Iterable[str]]
+
+T = TypeVar("T")
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _TOMBSTONES = 16384
@@ -57,10 +60,20 @@ class _Index:
             self.values[key] = values
 
 
+@dataclass(frozen=True, eq=False)
+class Projection(Generic[T]):
+    """What a question over thousands of objects needs of each; kept beside them, so that none is decoded."""
+
+    kind: str
+    function: Callable[[Object], T | None]
+    """None: nothing is kept of this one. It must not change the object."""
+
+
 @dataclass(slots=True)
 class _Kind:
     entries: dict[Key, _Entry] = field(default_factory=dict)
     indexes: dict[str, _Index] = field(default_factory=dict)
+    projections: dict[Projection[Any], dict[Key, Any]] = field(default_factory=dict)
     newest: int = 0
     synced: bool = False
 
@@ -217,6 +230,17 @@ class Cache:
         entries = self._kind(kind).entries
         return [entries[key].decode() for key in self.keys_by_index(kind, name, value)]
 
+    def add_projection(self, projection: Projection[Any]) -> None:
+        """Keeps a projection of the objects of its kind. Before the first of them is stored.
+
+        An exception of its function reaches whoever puts the object in, and leaves the cache as it was.
+        """
+        self._kind(projection.kind).projections[projection] = {}
+
+    def projected(self, projection: Projection[T], key: Key) -> T | None:
+        """The projection of an object; None where there is none. KeyError for one that was never added."""
+        return self._kind(projection.kind).projections[projection].get(key)
+
     def mark_synced(self, kind: str) -> None:
         """The first complete list of that kind is in."""
         self._kind(kind).synced = True
@@ -241,10 +265,13 @@ class Cache:
     def _store(self, kind: _Kind, key: Key, held: _Entry | None, entry: _Entry) -> bool:
         same = held is not None and held.uid == entry.uid and held.body == entry.body
         if not same:
-            obj = entry.decode() if kind.indexes else {}
+            obj = entry.decode() if kind.indexes or kind.projections else {}
             values = {name: frozenset(index.function(obj)) for name, index in kind.indexes.items()}
+            projected = {each: each.function(obj) for each in kind.projections}
             for name, index in kind.indexes.items():
                 index.put(key, values[name])
+            for each, kept in kind.projections.items():
+                _put(kept, key, projected[each])
         kind.entries[key] = entry
         kind.newest = max(kind.newest, entry.version)
         if same:
@@ -258,6 +285,8 @@ class Cache:
         del kind.entries[key]
         for index in kind.indexes.values():
             index.put(key, frozenset())
+        for kept in kind.projections.values():
+            kept.pop(key, None)
         if held.uid not in self._buried:
             self._bury(held.uid)
         self._tell(key, held, None)
@@ -296,6 +325,13 @@ class Cache:
                 listener(key, before, after)
             except Exception:
                 _log.exception("a cache listener failed", extra={"changed": str(key)})
+
+
+def _put(kept: dict[Key, Any], key: Key, value: Any) -> None:
+    if value is None:
+        kept.pop(key, None)
+    else:
+        kept[key] = value
 
 
 def _key(kind: str, metadata: Object) -> Key:

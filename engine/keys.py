@@ -4,8 +4,7 @@ A reconciler is told which object, never what happened to it, so a key is all th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON gives it: `apiVersion`, `kind`, `metadata`, and what the kind adds."""
@@ -13,8 +12,7 @@ Object = dict[str, Any]
 Objects = list[Object]
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """Kind, namespace ("" for a cluster-scoped object) and name."""
 
     kind: str

@@ -71,7 +71,7 @@ class KubeClient:
         `deadline`: seconds per call. `connections`: size of the connection pool. Raises
         kubernetes.aio.config.ConfigException for a file that cannot be used.
         """
-        configuration = Configuration(connection_pool_maxsize=connections)
+        configuration = _configuration(connections)
         place = str(path) if path is not None else None
 
         async def load() -> None:
@@ -90,7 +90,7 @@ class KubeClient:
     @classmethod
     def in_cluster(cls, *, deadline: float = 30.0, connections: int = 32) -> "KubeClient":
         """From the service account of the pod that this runs in; its token is read again as it rotates."""
-        configuration = Configuration(connection_pool_maxsize=connections)
+        configuration = _configuration(connections)
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(Transport(HttpChannel(ApiClient(configuration)), timeout=deadline))
 
@@ -256,6 +256,16 @@ class KubeClient:
             content_type=_MERGE,
             counted=False,
         )
+
+
+def _configuration(connections: int) -> Configuration:
+    """Nothing is taken from the environment: ~/.netrc and proxies would be looked up anew by each request, in a thread.
+
+    A proxy can be named in the kubeconfig (`proxy-url`); the watches know no other one either.
+    """
+    configuration = Configuration(connection_pool_maxsize=connections)
+    configuration.client_session_kwargs = {"trust_env": False}
+    return configuration
 
 
 def _require(path: Path | str | None) -> None:

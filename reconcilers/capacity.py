@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crds.host import Host, HostMode, HostPhase, Management
 from crds.host_pool import HostPool
 from crds.network import Network
-from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain, StorageMode
-from crds.virtual_machine import PowerState, VirtualMachine
 from drivers.hypervisor import ACTIVE, ConnectionState, ConnectionView, DomainObservation, HostFacts
 from placement import Candidate, memory_overhead
 from reconcilers.context import Context, Reservation
+from reconcilers.projections import DEMAND, Demand
 from reconcilers.relations import domains_of_pool, hosts_of, networks_of_pool, vms_of_host
 
 _RESERVE_AT_LEAST = 256 * 2**20
@@ -43,7 +42,7 @@ def active(view: ConnectionView | None) -> list[DomainObservation]:
 def use(
     host: str,
     domains: Iterable[DomainObservation],
-    vms: Collection[VirtualMachine],
+    vms: Iterable[Demand],
     reservations: Mapping[str, Reservation],
     ignore: str | None = None,
 ) -> Use:
@@ -52,22 +51,27 @@ def use(
     In flight: placed here, meant to run, and not seen active yet. `ignore`: uid of the VM that room is sought for.
     """
     # A VM that was made anew keeps its domain, whose metadata still names the uid that is dead.
-    bound = {vm.status.uuid: vm.metadata.uid for vm in vms if vm.status.uuid is not None}
+    vms = list(vms)
+    bound = {vm.uuid: vm.uid for vm in vms}
     room: dict[str, tuple[int, int]] = {}
     for domain in domains:
         stamped = domain.identity.uid if domain.identity is not None else domain.uuid
         room[bound.get(domain.uuid, stamped)] = (domain.cpus, domain.memory)
     for vm in vms:
-        placement, power = vm.status.placement, vm.status.power
-        meant_to_run = power is None or power.state is PowerState.ON
-        if placement is not None and placement.host == host and meant_to_run:
-            room.setdefault(vm.metadata.uid, (vm.spec.cpu.count, to_bytes(vm.spec.memory.size)))
+        if vm.host == host:
+            room.setdefault(vm.uid, (vm.cpus, vm.memory))
     taken = {uid: (cpus, memory + memory_overhead(memory, cpus)) for uid, (cpus, memory) in room.items()}
     for uid, promise in reservations.items():
         if promise.host == host:
             taken.setdefault(uid, (promise.cpus, promise.memory))
     taken.pop(ignore or "", None)
     return Use(sum(c for c, _ in taken.values()), sum(m for _, m in taken.values()))
+
+
+def demands(ctx: Context, host: str) -> Iterator[Demand]:
+    """What the VMs ask for that run, or may run, on a host."""
+    found = (ctx.cache.projected(DEMAND, key) for key in vms_of_host(ctx, host))
+    return (demand for demand in found if demand is not None)
 
 
 def why_not(host: Host, view: ConnectionView | None) -> str:
@@ -115,8 +119,7 @@ def _candidate(
 ) -> Candidate:
     view = ctx.view(host.metadata.name)
     facts = view.facts if view is not None else None
-    vms = vms_of_host(ctx, host.metadata.name)
-    taken = use(host.metadata.name, active(view), vms, ctx.reservations, ignore)
+    taken = use(host.metadata.name, active(view), demands(ctx, host.metadata.name), ctx.reservations, ignore)
     reason = why_not(host, view)
     return Candidate(
         name=host.metadata.name,

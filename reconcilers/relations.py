@@ -11,7 +11,9 @@ from crds.host import Host
 from crds.network import Network
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import VirtualMachine
+from engine.keys import Key, Keys
 from reconcilers.context import Context
+from reconcilers.projections import STORED, Stored
 
 _NAMED_AT_MOST = 10
 
@@ -22,19 +24,19 @@ def hosts_of(ctx: Context, pools: Iterable[str]) -> list[Host]:
     return sorted(found, key=lambda host: host.metadata.name)
 
 
-def vms_of_host(ctx: Context, host: str) -> list[VirtualMachine]:
+def vms_of_host(ctx: Context, host: str) -> Keys:
     """The VMs that run, or may run, on a host: it is their place or one of their candidates."""
-    return ctx.objects.by_index(VirtualMachine, "host", host)
+    return ctx.cache.keys_by_index("VirtualMachine", "host", host)
 
 
-def vms_of_pool(ctx: Context, pool: str) -> list[VirtualMachine]:
+def vms_of_pool(ctx: Context, pool: str) -> Keys:
     """The VMs that are declared for a pool."""
-    return ctx.objects.by_index(VirtualMachine, "pool", pool)
+    return ctx.cache.keys_by_index("VirtualMachine", "pool", pool)
 
 
-def vms_of_network(ctx: Context, network: str) -> list[VirtualMachine]:
+def vms_of_network(ctx: Context, network: str) -> Keys:
     """The VMs with a card in a network."""
-    return ctx.objects.by_index(VirtualMachine, "network", network)
+    return ctx.cache.keys_by_index("VirtualMachine", "network", network)
 
 
 def domains_of_pool(ctx: Context, pool: str) -> list[StorageDomain]:
@@ -47,9 +49,20 @@ def networks_of_pool(ctx: Context, pool: str) -> list[Network]:
     return ctx.objects.by_index(Network, "pool", pool)
 
 
-def disks_of(ctx: Context, domain: str) -> list[Disk]:
+def disks_of(ctx: Context, domain: str) -> Keys:
     """The disks that lie, or will lie, on a storage domain."""
-    return ctx.objects.by_index(Disk, "storageDomain", domain)
+    return ctx.cache.keys_by_index("Disk", "storageDomain", domain)
+
+
+def volumes_of(ctx: Context, domain: str) -> list[Stored]:
+    """The volumes on a storage domain that Disks refer to, or take over."""
+    found = (ctx.cache.projected(STORED, key) for key in disks_of(ctx, domain))
+    return [stored for stored in found if stored is not None]
+
+
+def disks_with(ctx: Context, domain: str, volume: str) -> list[Disk]:
+    """The disks that have a volume of this name on a storage domain, in whichever host's directory."""
+    return ctx.objects.by_index(Disk, "volume", f"{domain}/{volume}")
 
 
 def vms_of_disk(ctx: Context, disk: Disk) -> list[VirtualMachine]:
@@ -84,8 +97,8 @@ def _may_have_open(ctx: Context, vm: VirtualMachine, disk: Disk) -> bool:
         view = ctx.view(host)
         if view is None or view.inventory is None or not view.fresh:
             return True
-        mine = (d for d in view.inventory.domains if d.uuid == (vm.status.uuid or vm.metadata.uid))
-        if any(d.state != "shutoff" and volume.path in d.opened for d in mine):
+        mine = view.inventory.get(vm.status.uuid or vm.metadata.uid)
+        if mine is not None and mine.state != "shutoff" and volume.path in mine.opened:
             return True
     return False
 
@@ -94,6 +107,11 @@ def title(obj: Resource[Any, Any]) -> str:
     """The object for a message: `namespace/name`, or its name."""
     meta = obj.metadata
     return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+
+
+def titles(keys: Iterable[Key]) -> list[str]:
+    """As `title`, of objects that need not be read for it."""
+    return [f"{key.namespace}/{key.name}" if key.namespace else key.name for key in keys]
 
 
 def listed(every: list[str]) -> str:

@@ -29,7 +29,7 @@ from reconcilers.context import FIELD_MANAGER, Context
 from reconcilers.jobs import Jobs
 from reconcilers.objects import API, NAMESPACE, SECRET
 from reconcilers.registry import CRITICAL, RECONCILERS
-from reconcilers.wiring import install_indexes, woken_by, woken_by_host
+from reconcilers.wiring import counted_by, install_indexes, woken_by, woken_by_host
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ AUDIT_SECONDS = 300.0
 RESYNC_SECONDS = 600.0
 """Time in which every object is looked at again, without being woken."""
 COUNT_DELAY = 1.0
-"""Seconds by which a host's own counts follow what happens to its domains."""
+"""Seconds by which counts in a status follow what they count: a host's domains, a storage domain's disks."""
 LAST_EVENTS_SECONDS = 2.0
 """How long the end may wait until the last Events are posted."""
 
@@ -164,6 +164,8 @@ class Runtime:
     def _changed(self, key: Key, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
         for woken in sorted(woken_by(self.cache, key, old, new)):
             self.queue.add(woken)
+        for counting in sorted(counted_by(key, old, new)):
+            self.queue.add_after(counting, COUNT_DELAY)
 
     def _observed(self, host: str, uuid: str | None) -> None:
         view = self.context.view(host) if uuid is None else None

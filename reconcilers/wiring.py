@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.cache import Cache
 from engine.keys import Key
+from reconcilers.projections import DEMAND, STORED
 
 Object = Mapping[str, Any]
 Maybe = Object | None
@@ -20,22 +21,28 @@ Maybe = Object | None
 
 
 def install_indexes(cache: Cache) -> None:
-    """Everything that reconcilers look up other than by name. Before the first object is stored."""
+    """Everything that reconcilers look up other than by name or count with. Before the first object is stored."""
     cache.add_index("VirtualMachine", "uuid", lambda vm: [_status(vm).get("uuid") or vm["metadata"].get("uid", "")])
     cache.add_index("VirtualMachine", "disk", lambda vm: [f"{_namespace(vm)}/{name}" for name in vm_disks(vm)])
     cache.add_index("VirtualMachine", "mac", vm_macs)
     cache.add_index("VirtualMachine", "pool", lambda vm: [vm["spec"]["pool"]])
     cache.add_index("VirtualMachine", "host", vm_hosts)
     cache.add_index("VirtualMachine", "network", lambda vm: [nic["network"] for nic in vm["spec"].get("nics") or []])
+    cache.add_index(
+        "VirtualMachine", "storageDomain", lambda vm: [f["storageDomain"] for f in _status(vm).get("files") or []]
+    )
     cache.add_index("VirtualMachine", "namespace", lambda vm: [_namespace(vm)])
     cache.add_index("VirtualMachine", "unscheduled", _unscheduled)
     cache.add_index("Disk", "storageDomain", lambda disk: [disk["spec"]["storageDomain"]])
     cache.add_index("Disk", "namespace", lambda disk: [_namespace(disk)])
     cache.add_index("Disk", "unsettled", _unsettled)
+    cache.add_index("Disk", "volume", _volume)
     cache.add_index("Host", "pool", lambda host: [host["spec"]["pool"]])
     cache.add_index("Host", "secret", lambda host: [s for s in [host["spec"].get("credentialsSecret")] if s])
     for kind in ("StorageDomain", "Network"):
         cache.add_index(kind, "pool", lambda obj: obj["spec"].get("pools") or [])
+    for projection in (DEMAND, STORED):
+        cache.add_projection(projection)
 
 
 def vm_disks(vm: Object) -> list[str]:
@@ -67,6 +74,12 @@ def _unscheduled(vm: Object) -> list[str]:
     return [vm["spec"]["pool"]] if _status(vm).get("phase") in ("Scheduling", "Pending") else []
 
 
+def _volume(disk: Object) -> list[str]:
+    """The file that it has, in the directories of its domain."""
+    volume = _status(disk).get("volume")
+    return [f"{disk['spec']['storageDomain']}/{volume['name']}"] if volume else []
+
+
 def _unsettled(disk: Object) -> list[str]:
     conditions = _status(disk).get("conditions") or []
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -83,6 +96,13 @@ def woken_by(cache: Cache, key: Key, old: Maybe, new: Maybe) -> set[Key]:
     if find is None:
         return keys
     return keys | (set(find(cache, key, old, new)) - {key})
+
+
+def counted_by(key: Key, old: Maybe, new: Maybe) -> set[Key]:
+    """The objects that count `key`, after it came or went; a look soon after is enough for many at once."""
+    if key.kind != "Disk" or (old is not None and new is not None):
+        return set()
+    return {Key("StorageDomain", "", disk["spec"]["storageDomain"]) for disk in _both(old, new)}
 
 
 def woken_by_host(cache: Cache, host: str, uuid: str | None, held: Iterable[str] = ()) -> set[Key]:
@@ -145,11 +165,13 @@ def _of_vm(cache: Cache, key: Key, old: Maybe, new: Maybe) -> Iterable[Key]:
                 yield from cache.keys_by_index("VirtualMachine", "disk", f"{key.namespace}/{name}")
         if moved:
             yield from (Key("Host", "", host) for host in vm_hosts(vm))
-            yield from cache.keys_by_index("VirtualMachine", "unscheduled", vm["spec"]["pool"])
         if _differs(old, new, "spec.pool", "spec.nics"):
             yield from _infrastructure_of(vm)
             for mac in vm_macs(vm):
                 yield from cache.keys_by_index("VirtualMachine", "mac", mac)
+    if old is not None and (new is None or set(vm_hosts(old)) - set(vm_hosts(new))):
+        # It has left room for those that found none.
+        yield from cache.keys_by_index("VirtualMachine", "unscheduled", old["spec"]["pool"])
 
 
 def _infrastructure_of(vm: Object) -> Iterator[Key]:
@@ -162,8 +184,6 @@ def _of_disk(cache: Cache, key: Key, old: Maybe, new: Maybe) -> Iterable[Key]:
     own = ("spec", "metadata.deletionTimestamp", "metadata.ownerReferences")
     if _differs(old, new, *own, "status.phase", "status.path", "status.volume", "status.conditions"):
         yield from cache.keys_by_index("VirtualMachine", "disk", f"{key.namespace}/{key.name}")
-    if old is None or new is None:
-        yield from (Key("StorageDomain", "", disk["spec"]["storageDomain"]) for disk in _both(old, new))
 
 
 def _of_storage_domain(cache: Cache, key: Key, old: Maybe, new: Maybe) -> Iterable[Key]:

@@ -119,8 +119,8 @@ def running_user(ctx: Context, disk: Disk, path: str, *, writing: bool) -> tuple
         view = ctx.view(name)
         if view is None or view.inventory is None or (local is not None and name != local):
             continue
-        for domain in view.inventory.domains:
-            if domain.state != "shutoff" and path in (domain.images if writing else domain.opened):
+        for domain in view.inventory.having(path):
+            if domain.state != "shutoff" and (not writing or path in domain.images):
                 return name, domain
     return None
 

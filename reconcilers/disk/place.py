@@ -16,7 +16,7 @@ from reconcilers import capacity
 from reconcilers.context import Context
 from reconcilers.disk import record
 from reconcilers.reach import reaching_hosts
-from reconcilers.relations import disks_of, hosts_of, listed, title
+from reconcilers.relations import disks_with, hosts_of, listed, title
 from reconcilers.settling import is_unheard
 from reconcilers.standing import Verdict, progressing, stalled
 from reconcilers.virtual_machine.document import placement_request
@@ -118,12 +118,11 @@ async def _past(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> str | 
 
 def rival(ctx: Context, disk: Disk, volume: DiskVolume, beside: record.Record | None) -> str | None:
     """The Disk that has a better right to the volume: it has it, claims it and is older, or is named by its record."""
-    for other in disks_of(ctx, disk.spec.storage_domain):
+    for other in disks_with(ctx, disk.spec.storage_domain, volume.name):
         theirs = other.status.volume
         if other.metadata.uid == disk.metadata.uid or theirs is None:
             continue
-        same = (theirs.name, theirs.host) == (volume.name, volume.host)
-        if same and (theirs.provisioned_at is not None or _age(other) < _age(disk)):
+        if theirs.host == volume.host and (theirs.provisioned_at is not None or _age(other) < _age(disk)):
             return title(other)
     if beside is None or beside.installation != ctx.installation:
         return None
@@ -149,10 +148,8 @@ async def copied_from_other(ctx: Context, disk: Disk, host: Hypervisor, pool: st
     name, namespace = PurePosixPath(source.path).name, disk.metadata.namespace
     others = [
         title(other)
-        for other in disks_of(ctx, disk.spec.storage_domain)
+        for other in disks_with(ctx, disk.spec.storage_domain, name)
         if other.metadata.namespace != namespace
-        and other.status.volume is not None
-        and other.status.volume.name == name
     ]
     beside = None if others else await record.read(host, pool, name)
     if beside is not None and (beside.installation, beside.namespace) != (ctx.installation, namespace):

@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 from crds.host import Host
 from crds.host_pool import HostPool
-from crds.virtual_machine import VirtualMachine
 from drivers.hypervisor import ConnectionView, DomainObservation, HostTarget
 from engine.cache import Cache
 from engine.keys import Key
@@ -19,7 +18,7 @@ from reconcilers.host.decide import Observed
 from reconcilers.host.status import Figures, Reach
 from reconcilers.host.target import target_of
 from reconcilers.objects import key_of
-from reconcilers.relations import domains_of_pool, networks_of_pool, title, vms_of_host
+from reconcilers.relations import domains_of_pool, networks_of_pool, titles, vms_of_host
 from reconcilers.standing import Verdict
 
 _trying_since: WeakKeyDictionary[Cache, dict[str, float]] = WeakKeyDictionary()
@@ -122,10 +121,11 @@ def _age(host: Host) -> tuple[str, str]:
 
 def _vms(ctx: Context, name: str, view: ConnectionView | None) -> tuple[str, ...]:
     """The VMs that have a place here, and those whose domain is seen active here."""
-    placed = {title(vm) for vm in vms_of_host(ctx, name)}
+    placed = {*titles(vms_of_host(ctx, name))}
     identities = [domain.identity for domain in active(view) if domain.identity is not None]
     ours = [i for i in identities if i.installation == ctx.installation]
-    seen = {f"{i.namespace}/{i.name}" for i in ours if ctx.objects.get(VirtualMachine, i.name, i.namespace) is not None}
+    known = [Key("VirtualMachine", i.namespace, i.name) for i in ours]
+    seen = {*titles(key for key in known if ctx.cache.version(key) is not None)}
     return tuple(sorted(placed | seen))
 
 

@@ -17,7 +17,7 @@ from reconcilers.holding import hold, let_go
 from reconcilers.host_pool.act import make, record
 from reconcilers.host_pool.decide import ChangeCPU, MakeBaseline, Member, Observed, Release, decide
 from reconcilers.host_pool.status import status
-from reconcilers.relations import hosts_of, listed, title, vms_of_pool
+from reconcilers.relations import hosts_of, listed, titles, vms_of_pool
 from reconcilers.settling import AGAIN, settling
 
 _first_connected: WeakKeyDictionary[Cache, dict[str, float]] = WeakKeyDictionary()
@@ -85,7 +85,7 @@ def _gathered_for(ctx: Context, name: str, members: tuple[Member, ...]) -> float
 
 def _users(ctx: Context, pool: str) -> tuple[str, ...]:
     hosts = [host.metadata.name for host in hosts_of(ctx, [pool])]
-    vms = sorted(title(vm) for vm in vms_of_pool(ctx, pool))
+    vms = titles(vms_of_pool(ctx, pool))
     found = []
     if hosts:
         found.append(f"hosts {listed(hosts)}")

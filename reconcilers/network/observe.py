@@ -12,7 +12,7 @@ from drivers.errors import HypervisorError
 from drivers.hypervisor import ConnectionState, Hypervisor
 from reconcilers.context import Context
 from reconcilers.network.decide import HostFact, Observed
-from reconcilers.relations import hosts_of, title, vms_of_network
+from reconcilers.relations import hosts_of, titles, vms_of_network
 
 MISSING_AGE = 5.0
 """Seconds for which an answer counts that lacks the bridge."""
@@ -30,7 +30,7 @@ async def observe(ctx: Context, network: Network) -> Observed:
     facts = await asyncio.gather(*(_fact(ctx, host, network.spec.bridge.name, audit) for host in hosts))
     users: tuple[str, ...] = ()
     if network.metadata.deleting:
-        users = tuple(title(vm) for vm in vms_of_network(ctx, network.metadata.name))
+        users = tuple(titles(vms_of_network(ctx, network.metadata.name)))
     return Observed(tuple(facts), tuple(name for name, pool in pools.items() if pool is None), audit, users)
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from crds.disk import Disk
 from crds.host import Host, HostMode, HostPhase, Management
 from crds.host_pool import HostPool
 from crds.storage_domain import StorageDomain
-from crds.virtual_machine import VirtualMachine
 from drivers.hypervisor import ConnectionState, PoolInfo
 from reconcilers.context import Context
-from reconcilers.relations import disks_of, hosts_of, title
+from reconcilers.relations import disks_of, hosts_of, titles, volumes_of
 from reconcilers.storage_domain.decide import REFUSED_SECONDS, HostFact, Observed, Pending
 from reconcilers.storage_domain.marker import Look, Silent, Unusable, look
 from reconcilers.storage_domain.memory import Memory, memory_of
@@ -36,9 +34,13 @@ async def observe(ctx: Context, domain: StorageDomain) -> World:
     hosts = [host for host in hosts_of(ctx, domain.spec.pools) if not host.metadata.deleting]
     hosts.sort(key=lambda host: (rank[host.spec.pool], host.metadata.name))
     looks = await asyncio.gather(*(_look(ctx, domain, host) for host in hosts))
-    disks = disks_of(ctx, domain.metadata.name)
+    volumes = [stored for stored in volumes_of(ctx, domain.metadata.name) if stored.provisioned]
+    holding = {stored.host for stored in volumes}
     memory, now = memory_of(ctx, domain), ctx.clock.monotonic()
-    facts = tuple(_fact(domain, host, found, disks) for host, found in zip(hosts, looks, strict=True))
+    facts = tuple(
+        _fact(domain, host, found, holds=host.metadata.name in holding)
+        for host, found in zip(hosts, looks, strict=True)
+    )
     observed = Observed(
         installation=ctx.installation,
         hosts=facts,
@@ -46,9 +48,9 @@ async def observe(ctx: Context, domain: StorageDomain) -> World:
         gathered_for=_gathered_for(memory, facts, now),
         pending=Pending(memory.pending[0], memory.pending[1], now - memory.pending[2]) if memory.pending else None,
         refused=memory.refused if now - memory.refused_at < REFUSED_SECONDS else (),
-        holds_disks=any(_provisioned(disk) for disk in disks),
+        holds_disks=bool(volumes),
         unknown_pools=tuple(name for name, pool in pools.items() if pool is None),
-        users=_users(ctx, domain, disks) if domain.metadata.deleting else (),
+        users=_users(ctx, domain.metadata.name) if domain.metadata.deleting else (),
         audit_seconds=float(min((pool.spec.monitoring.audit_seconds for pool in known), default=300)),
     )
     spaces = {host.metadata.name: f.space for host, f in zip(hosts, looks, strict=True) if f.space is not None}
@@ -68,10 +70,9 @@ async def _look(ctx: Context, domain: StorageDomain, host: Host) -> Look:
     return await look(ctx, domain, connection, max_age=LOOK_AGE)
 
 
-def _fact(domain: StorageDomain, host: Host, found: Look, disks: list[Disk]) -> HostFact:
+def _fact(domain: StorageDomain, host: Host, found: Look, *, holds: bool) -> HostFact:
     name = host.metadata.name
     before = next((reach for reach in domain.status.hosts if reach.name == name), None)
-    holds = any(d.status.volume is not None and d.status.volume.host == name for d in disks if _provisioned(d))
     return HostFact(
         name=name,
         reading=found.reading,
@@ -85,10 +86,6 @@ def _excused(host: Host) -> bool:
     return set_aside or host.status.phase is HostPhase.NON_OPERATIONAL
 
 
-def _provisioned(disk: Disk) -> bool:
-    return disk.status.volume is not None and disk.status.volume.provisioned_at is not None
-
-
 def _gathered_for(memory: Memory, facts: tuple[HostFact, ...], now: float) -> float:
     if all(isinstance(fact.reading, Silent) for fact in facts):
         memory.first_connected = None
@@ -98,8 +95,7 @@ def _gathered_for(memory: Memory, facts: tuple[HostFact, ...], now: float) -> fl
     return now - memory.first_connected
 
 
-def _users(ctx: Context, domain: StorageDomain, disks: list[Disk]) -> tuple[str, ...]:
-    name = domain.metadata.name
-    found = [f"Disk {title(disk)}" for disk in disks]
-    vms = (vm for vm in ctx.objects.all(VirtualMachine) if any(f.storage_domain == name for f in vm.status.files))
-    return (*found, *(f"VirtualMachine {title(vm)}" for vm in vms))
+def _users(ctx: Context, domain: str) -> tuple[str, ...]:
+    disks = titles(disks_of(ctx, domain))
+    vms = titles(ctx.cache.keys_by_index("VirtualMachine", "storageDomain", domain))
+    return (*(f"Disk {disk}" for disk in disks), *(f"VirtualMachine {vm}" for vm in vms))

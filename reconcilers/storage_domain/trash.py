@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from crds.disk import Disk
 from crds.storage_domain import StorageDomain, StorageScope
 from drivers.errors import NotFound
 from drivers.hypervisor import Hypervisor, Volume
 from engine.errors import Conflict
 from reconcilers.context import Context
 from reconcilers.objects import API
-from reconcilers.relations import disks_of
+from reconcilers.projections import STORED, Stored
+from reconcilers.relations import volumes_of
 from xmlgen import names
 
 _RECORD_LIMIT = 65536
@@ -59,16 +59,14 @@ def may_purge(volume: str, *, present: bool, owner: str | None, installation: st
     return not present or names.parse_volume_name(volume) is not None
 
 
-def wanted_by(disks: Iterable[Disk], host: str | None) -> frozenset[str]:
+def wanted_by(disks: Iterable[Stored], host: str | None) -> frozenset[str]:
     """Volumes that Disks refer to, or take over: never purged. `host`: whose directory, if HostLocal."""
     found: set[str] = set()
     for disk in disks:
-        volume = disk.status.volume
-        if volume is not None and (host is None or volume.host in (None, host)):
-            found.add(volume.name)
-        source = disk.spec.source
-        if source is not None and source.existing is not None:
-            found.add(PurePosixPath(source.existing.path).name)
+        if disk.volume is not None and (host is None or disk.host in (None, host)):
+            found.add(disk.volume)
+        if disk.existing is not None:
+            found.add(disk.existing)
     return frozenset(found)
 
 
@@ -84,7 +82,7 @@ async def sweep(ctx: Context, domain: StorageDomain, host: Hypervisor, *, local:
     trash = deleted(files)
     await _strike_out_old(ctx, before, trash, here)
     present = {file.name for file in files}
-    keep = _kept(ctx, domain, here)
+    keep = _kept(ctx, domain, here) if trash else frozenset()
     now, waits, due = ctx.clock.now().timestamp(), list[float](), list[Deleted]()
     for entry in trash:
         left = entry.since + domain.spec.trash_seconds - now
@@ -144,17 +142,17 @@ async def _strike_out_old(ctx: Context, domain: StorageDomain, trash: list[Delet
     mine, lies = title("", here), {title(entry.volume, here) for entry in trash}
     purged = {name for name in domain.status.purging if name.startswith(mine) and name not in lies}
     taken = {name for name in domain.status.taking_back if name.startswith(mine)}
-    if taken & lies - _titles(disks_of(ctx, domain.metadata.name), here):
+    if taken & lies - _titles(volumes_of(ctx, domain.metadata.name), here):
         # A Disk that is not in the cache yet may want it back.
         known, _ = await ctx.client.list(API["Disk"])
-        disks = [disk for disk in map(Disk.parse, known) if disk.spec.storage_domain == domain.metadata.name]
-        taken -= lies & _titles(disks, here)
+        disks = (STORED.function(disk) for disk in known if disk["spec"]["storageDomain"] == domain.metadata.name)
+        taken -= lies & _titles((stored for stored in disks if stored is not None), here)
     else:
         taken -= lies
     await _strike_out(ctx, domain, purged=purged, taken=taken)
 
 
-def _titles(disks: Iterable[Disk], here: str | None) -> set[str]:
+def _titles(disks: Iterable[Stored], here: str | None) -> set[str]:
     return {title(volume, here) for volume in wanted_by(disks, here)}
 
 
@@ -177,7 +175,7 @@ def _kept(ctx: Context, domain: StorageDomain, here: str | None) -> frozenset[st
     taken = _newest(ctx, domain).status.taking_back
     prefix = title("", here)
     back = frozenset(name.removeprefix(prefix) for name in taken if name.startswith(prefix))
-    return wanted_by(disks_of(ctx, domain.metadata.name), here) | _in_use(ctx, domain.spec.directory.path) | back
+    return wanted_by(volumes_of(ctx, domain.metadata.name), here) | _in_use(ctx, domain.spec.directory.path) | back
 
 
 async def _purge(host: Hypervisor, path: str, entry: Deleted, present: Collection[str]) -> None:

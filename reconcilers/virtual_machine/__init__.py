@@ -22,7 +22,7 @@ from engine.result import Done, Failed, FailureKind, RequeueAfter, Result
 from reconcilers.context import Context
 from reconcilers.holding import hold
 from reconcilers.objects import key_of
-from reconcilers.ownership import Claim, HostFact, MayStart, Owner, Ownership, RunsOn, owner_of, ownership
+from reconcilers.ownership import Claim, HostFact, MayStart, Ownership, RunsOn, ownership
 from reconcilers.standing import Standing, Verdict, progressing, seconds_left
 from reconcilers.virtual_machine import act, decide, devices, disks
 from reconcilers.virtual_machine import plan as steps
@@ -163,10 +163,10 @@ def _fact(ctx: Context, vm: VirtualMachine, host: str) -> HostFact:
     if view is None or view.inventory is None:
         return HostFact(host, fresh=False, domain=None)
     uuid = vm.status.uuid or vm.metadata.uid
-    found = next((d for d in view.inventory.domains if d.uuid == uuid), None)
+    found = view.inventory.get(uuid)
     if found is None:
-        claim = Claim(ctx.installation, vm.metadata.namespace, vm.metadata.name, uuid, 0, frozenset())
-        found = next((d for d in view.inventory.domains if owner_of(d.identity, claim) is Owner.OURS), None)
+        stamped = view.inventory.stamped(ctx.installation, vm.metadata.namespace, vm.metadata.name)
+        found = next(iter(stamped), None)
     return HostFact(host, view.fresh, found)
 
 

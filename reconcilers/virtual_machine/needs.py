@@ -239,22 +239,22 @@ def _has_open(ctx: Context, vm: VirtualMachine, disk: Disk) -> bool:
     view = ctx.view(placement.host) if placement is not None and placement.host is not None else None
     if view is None or view.inventory is None or not view.fresh:
         return False
-    mine = (d for d in view.inventory.domains if d.uuid == (vm.status.uuid or vm.metadata.uid))
-    return any(d.state in ACTIVE and disk.status.path in d.images for d in mine)
+    mine = view.inventory.get(vm.status.uuid or vm.metadata.uid)
+    return mine is not None and mine.state in ACTIVE and disk.status.path in mine.images
 
 
 def _domain_holding(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:
     """Any active domain that has the image open, whoever made it; another namespace's VM or a foreign domain too."""
     own = (ctx.installation, vm.metadata.namespace, vm.metadata.name)
-    local = disk.status.host
+    local, path = disk.status.host, disk.status.path
     for name in ctx.hosts.names():
         view = ctx.view(name)
-        if view is None or view.inventory is None or (local is not None and local != name):
+        if view is None or view.inventory is None or path is None or (local is not None and local != name):
             continue
-        for domain in view.inventory.domains:
+        for domain in view.inventory.having(path):
             stamp = domain.identity
             mine = stamp is not None and (stamp.installation, stamp.namespace, stamp.name) == own
-            if domain.state != "shutoff" and not mine and disk.status.path in domain.images:
+            if domain.state != "shutoff" and not mine and path in domain.images:
                 return f"domain {domain.name} on host {name}"
     return None
 

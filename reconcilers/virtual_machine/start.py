@@ -211,7 +211,7 @@ async def _forget_end(host: Hypervisor, uuid: str) -> None:
     ended already: nobody would wait for it before a start elsewhere.
     """
     inventory = host.view().inventory
-    known = next((d for d in inventory.domains if d.uuid == uuid), None) if inventory is not None else None
+    known = inventory.get(uuid) if inventory is not None else None
     if known is not None and known.state is DomainState.SHUT_OFF and known.stop_reason is not StopReason.UNKNOWN:
         await host.undefine(uuid)
         await host.refresh(uuid)

@@ -10,7 +10,7 @@ import pytest
 
 from engine.cache import Cache
 from engine.keys import Key
-from reconcilers.wiring import install_indexes, vm_disks, vm_hosts, vm_macs, woken_by, woken_by_host
+from reconcilers.wiring import counted_by, install_indexes, vm_disks, vm_hosts, vm_macs, woken_by, woken_by_host
 from tests.unit.reconcilers.builders import disk, storage, vm
 
 MAC = "52:54:00:00:00:01"
@@ -157,6 +157,18 @@ def test_a_vm_that_moves_or_stops_wakes_its_disks_its_hosts_and_who_waits():
     assert moved == {DISK, DATA, TWIN_VM, "Host/kvm1", "Host/kvm2"}
 
 
+def test_only_room_that_is_left_wakes_who_waits_for_room():
+    """A fleet that is declared at once waits for room as a whole: each start may not wake all the others."""
+    bare = copy.deepcopy(WEB)
+    bare["spec"]["disks"] = []
+    unplaced = copy.deepcopy(bare)
+    del unplaced["status"]["placement"]
+    assert woken(edit("status.placement", {"host": "kvm1", "candidates": ["kvm1"], "epoch": 1}), unplaced) == {
+        "Host/kvm1"
+    }
+    assert woken(edit("status.placement", {"candidates": [], "epoch": 1}), bare) == {"Host/kvm1", TWIN_VM}
+
+
 def test_a_vm_whose_finalizer_is_off_lets_its_disks_go():
     assert {DISK, DATA} <= woken(lambda o: o["metadata"].update(finalizers=[]), WEB)
 
@@ -203,8 +215,14 @@ def test_a_disk_that_reports_progress_wakes_nobody():
     assert woken(edit("status.progress", "40%"), ROOT) == set()
 
 
-def test_a_disk_that_comes_or_goes_wakes_its_domain():
-    assert woken(None, ROOT, gone=True) == {DISK, VM, TWIN_VM, "StorageDomain/fast"}
+def test_a_disk_that_goes_wakes_its_vms():
+    assert woken(None, ROOT, gone=True) == {DISK, VM, TWIN_VM}
+
+
+def test_a_disk_that_comes_or_goes_is_counted_by_its_domain():
+    assert counted_by(Key.of(ROOT), None, ROOT) == {Key("StorageDomain", "", "fast")}
+    assert counted_by(Key.of(ROOT), ROOT, None) == {Key("StorageDomain", "", "fast")}
+    assert counted_by(Key.of(ROOT), ROOT, ROOT) == set()
 
 
 @pytest.mark.parametrize(
