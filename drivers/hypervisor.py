@@ -358,8 +358,11 @@ class Hypervisor(Protocol):
     async def pool_info(self, pool: str) -> PoolInfo:
         """Size and free space of the file system, asked anew."""
 
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
         """The files in the directory, scanned anew unless a scan began no longer than max_age seconds ago."""
+
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        """One file, as it is now; None where there is none: the directory is scanned before it counts as absent."""
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         """Make a new file. Raises AlreadyExists and never writes into one that is there, StorageFull."""

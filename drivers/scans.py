@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from drivers.hypervisor import Volume
 from drivers.xmlread import clean_path
 
 
@@ -16,7 +15,7 @@ class _Scan:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     begun: float = float("-inf")
-    volumes: tuple[Volume, ...] = ()
+    names: frozenset[str] = frozenset()
 
 
 class Scans:
@@ -25,9 +24,7 @@ class Scans:
     def __init__(self) -> None:
         self._scans: dict[str, _Scan] = {}
 
-    async def get(
-        self, pool: str, max_age: float, scan: Callable[[], Awaitable[tuple[Volume, ...]]]
-    ) -> tuple[Volume, ...]:
+    async def get(self, pool: str, max_age: float, scan: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
         """What a scan that began no longer than max_age seconds ago saw; callers that wait for one share the next."""
         loop = asyncio.get_running_loop()
         wanted = loop.time() - max_age
@@ -35,9 +32,9 @@ class Scans:
         async with last.lock:
             if last.begun < wanted:
                 begun = loop.time()
-                last.volumes = await scan()
+                last.names = await scan()
                 last.begun = begun
-            return last.volumes
+            return last.names
 
     def forget(self, pool: str | None = None) -> None:
         """Take no scan from before now for an answer, of this directory or of any."""

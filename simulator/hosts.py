@@ -20,7 +20,17 @@ from simulator.doors import Call, Door, Gate
 from simulator.loop import Scope
 
 ASKS = frozenset(
-    {"refresh", "refresh_facts", "baseline_cpu", "domain_xml", "query_guest", "pool_info", "list_volumes", "download"}
+    {
+        "refresh",
+        "refresh_facts",
+        "baseline_cpu",
+        "domain_xml",
+        "query_guest",
+        "pool_info",
+        "volume_names",
+        "volume",
+        "download",
+    }
 )
 """Methods that change nothing."""
 STALE_SECONDS = 0.05
@@ -207,9 +217,9 @@ def _kind(method: str, arguments: tuple[Any, ...]) -> str:
         case "create_volume" | "copy_volume":
             found = re.search(r"<name>(.*?)</name>", arguments[1])
             return _file(found[1] if found else "")
-        case "resize_volume" | "delete_volume" | "upload" | "download":
+        case "resize_volume" | "delete_volume" | "upload" | "download" | "volume":
             return _file(str(arguments[1]))
-        case "ensure_pool" | "pool_info" | "list_volumes":
+        case "ensure_pool" | "pool_info" | "volume_names":
             return "pool"
         case "refresh_facts" | "baseline_cpu":
             return "host"

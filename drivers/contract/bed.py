@@ -88,9 +88,9 @@ class Bed:
             if domain.name.startswith(PREFIX):
                 await self.host.destroy(domain.uuid)
                 await self.host.undefine(domain.uuid, remove_nvram=True)
-        for volume in await self.host.list_volumes(self.directory):
-            if volume.name.startswith(PREFIX):
-                await self.host.delete_volume(self.directory, volume.name)
+        for name in await self.host.volume_names(self.directory):
+            if name.startswith(PREFIX):
+                await self.host.delete_volume(self.directory, name)
 
     def domain(self, *devices: str, name: str | None = None, epoch: int = 1) -> tuple[str, str]:
         """A new domain's UUID and document."""

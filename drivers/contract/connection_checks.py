@@ -78,7 +78,7 @@ async def a_host_that_is_not_there_says_so_at_once(bed: Bed) -> None:
         await refused(host.refresh(), NotConnected)
         await refused(host.start("0b54ca39-9bca-4fa5-8c31-c3ce5a2a79b2"), NotConnected)
         await refused(host.define("<domain/>"), NotConnected)
-        await refused(host.list_volumes(bed.directory), NotConnected)
+        await refused(host.volume_names(bed.directory), NotConnected)
         await refused(host.query_guest("0b54ca39-9bca-4fa5-8c31-c3ce5a2a79b2"), NotConnected)
 
 

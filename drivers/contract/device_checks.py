@@ -132,8 +132,8 @@ async def a_disk_in_use_grows_and_never_shrinks(bed: Bed) -> None:
     for size in (4 * 2**20, 4 * 2**20, 2**20):
         await bed.host.resize_block(identifier, volume.path, size)
     await bed.host.destroy(identifier)
-    sizes = {found.name: found.capacity for found in await bed.host.list_volumes(bed.directory)}
-    expect(sizes[volume.name] == 4 * 2**20, f"{sizes[volume.name]} bytes")
+    found = require(await bed.host.volume(bed.directory, volume.name), "the volume")
+    expect(found.capacity == 4 * 2**20, f"{found.capacity} bytes")
 
 
 async def a_device_that_cannot_work_is_refused(bed: Bed) -> None:

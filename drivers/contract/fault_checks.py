@@ -28,7 +28,7 @@ async def a_hung_daemon_costs_a_deadline(bed: Bed) -> None:
         expect((bed.host.name, None) in bed.heard, "listeners heard of it")
         with within(0.5, "refusing"):
             await refused(bed.host.start(identifier), NotConnected)
-            await refused(bed.host.list_volumes(bed.directory), NotConnected)
+            await refused(bed.host.volume_names(bed.directory), NotConnected)
     finally:
         await _faults(bed).resume()
     await eventually("connected and fresh again", lambda: is_fresh(bed.host), 60)

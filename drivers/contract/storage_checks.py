@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator
 
 from drivers.contract import documents
-from drivers.contract.bed import PREFIX, Bed, chunks, expect, refused
+from drivers.contract.bed import PREFIX, Bed, chunks, expect, refused, require
 from drivers.errors import AlreadyExists, NotFound, Refused, StorageFull
 
 
@@ -26,7 +26,8 @@ async def a_missing_directory_is_no_pool(bed: Bed) -> None:
     absent = f"{bed.directory}/{PREFIX}absent"
     for _ in range(2):
         await refused(bed.host.ensure_pool(documents.pool(f"{PREFIX}absent", absent)), Refused, "PathMissing")
-    await refused(bed.host.list_volumes(absent), NotFound)
+    await refused(bed.host.volume_names(absent), NotFound)
+    await refused(bed.host.volume(absent, "none"), NotFound)
 
 
 async def a_volume_is_never_overwritten(bed: Bed) -> None:
@@ -43,15 +44,15 @@ async def a_volume_is_never_overwritten(bed: Bed) -> None:
 
 async def a_scan_sees_what_others_made(bed: Bed) -> None:
     """A list is scanned anew unless an older one was asked for; callers at the same time share scans."""
-    before = await bed.host.list_volumes(bed.directory)
+    before = await bed.host.volume_names(bed.directory)
     name = bed.volume_name("raw")
     await bed.other.create_volume(bed.directory, documents.volume(name, "raw", 512))
-    expect(await bed.host.list_volumes(bed.directory, max_age=3600) == before, "an older list was good enough")
-    lists = await asyncio.gather(*(bed.host.list_volumes(bed.directory) for _ in range(5)))
+    expect(await bed.host.volume_names(bed.directory, max_age=3600) == before, "an older list was good enough")
+    lists = await asyncio.gather(*(bed.host.volume_names(bed.directory) for _ in range(5)))
     for found in lists:
-        expect(name in {volume.name for volume in found}, "the new file is in the list")
+        expect(name in found, "the new file is in the list")
     await bed.other.delete_volume(bed.directory, name)
-    expect(name not in {volume.name for volume in await bed.host.list_volumes(bed.directory)}, "gone from the list")
+    expect(name not in await bed.host.volume_names(bed.directory), "gone from the list")
 
 
 async def bytes_come_back_as_they_went(bed: Bed) -> None:
@@ -82,7 +83,7 @@ async def bytes_go_where_they_were_sent(bed: Bed) -> None:
     expect(await bed.download(volume.name, 1000, 2**20) == content[2**20 : 2**20 + 1000], "a part of it")
     expect(await bed.download(volume.name, offset=2**20) == content[2**20 :], "its end")
     expect(await bed.download(volume.name, 1000, len(content)) == b"", "nothing behind it")
-    found = {seen.name: seen for seen in await bed.host.list_volumes(bed.directory)}[volume.name]
+    found = require(await bed.host.volume(bed.directory, volume.name), "the volume")
     expect(found.capacity == len(content), f"as large as what was written: {found}")
     expect(found.allocation < len(content), f"zeros that were appended take no room: {found}")
 
@@ -110,8 +111,9 @@ async def a_volume_grows_and_never_shrinks(bed: Bed) -> None:
         volume = await bed.volume(form, 2**20)
         for size in (3 * 2**20, 3 * 2**20, 2**20):
             await bed.host.resize_volume(bed.directory, volume.name, size)
-        sizes = {found.name: found.capacity for found in await bed.host.list_volumes(bed.directory)}
-        expect(sizes[volume.name] == 3 * 2**20, f"{form}: {sizes[volume.name]} bytes")
+        for host in (bed.host, bed.other):
+            found = require(await host.volume(bed.directory, volume.name), "the volume")
+            expect(found.capacity == 3 * 2**20, f"{form}: {found.capacity} bytes")
     await refused(bed.host.resize_volume(bed.directory, f"{PREFIX}none.raw", 1), NotFound)
 
 
@@ -144,7 +146,7 @@ async def a_copy_delays_no_scan(bed: Bed) -> None:
     )
     done_meanwhile = 0
     while not copying.done():
-        await bed.host.list_volumes(bed.directory)
+        await bed.host.volume_names(bed.directory)
         done_meanwhile += not copying.done()
         await bed.host.pool_info(bed.directory)
         done_meanwhile += not copying.done()
@@ -173,7 +175,8 @@ async def deleting_may_be_repeated(bed: Bed) -> None:
     second = await bed.volume()
     await bed.other.delete_volume(bed.directory, second.name)
     await bed.host.delete_volume(bed.directory, second.name)
-    expect(second.name not in {found.name for found in await bed.host.list_volumes(bed.directory)}, "gone")
+    expect(second.name not in await bed.host.volume_names(bed.directory), "gone")
+    expect(await bed.host.volume(bed.directory, second.name) is None, "gone")
     await refused(bed.download(second.name), NotFound)
 
 
@@ -193,7 +196,7 @@ async def a_full_storage_is_said_so(bed: Bed) -> None:
     name = bed.volume_name("raw")
     size = info.available + 2**40
     await refused(bed.host.create_volume(bed.directory, documents.volume(name, "raw", size, size)), StorageFull)
-    expect(name not in {volume.name for volume in await bed.host.list_volumes(bed.directory)}, "nothing is left")
+    expect(name not in await bed.host.volume_names(bed.directory), "nothing is left")
 
 
 CHECKS = (

@@ -153,9 +153,13 @@ class LibvirtHost(LinkedHost[LibvirtLink]):
         """See Hypervisor."""
         return await self._storage.pool_info(pool)
 
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
         """See Hypervisor."""
-        return await self._storage.list_volumes(pool, max_age)
+        return await self._storage.volume_names(pool, max_age)
+
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        """See Hypervisor."""
+        return await self._storage.volume(pool, name)
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         """See Hypervisor."""

@@ -90,19 +90,24 @@ def pool_info(connection: libvirt.virConnect, path: str) -> PoolInfo:
     return PoolInfo(path=clean_path(path), capacity=capacity, available=available)
 
 
-def list_volumes(connection: libvirt.virConnect, path: str) -> tuple[Volume, ...]:
-    """Scan, and return the files."""
+def volume_names(connection: libvirt.virConnect, path: str) -> frozenset[str]:
+    """Scan, and return the names of the files: one call, however many there are."""
     pool = _running_pool(connection, path)
     scan(pool)
-    volumes = (_describe(volume) for volume in pool.listAllVolumes(0))
-    return tuple(sorted((volume for volume in volumes if volume is not None), key=lambda volume: volume.name))
+    return frozenset(found.name() for found in pool.listAllVolumes(0))
+
+
+def describe(connection: libvirt.virConnect, path: str, name: str) -> Volume | None:
+    """One file, which libvirt opens for this; None where there is none."""
+    found = find_volume(_running_pool(connection, path), name)
+    return None if found is None else _describe(found)
 
 
 def _describe(volume: libvirt.virStorageVol) -> Volume | None:
     try:
         return read_volume(volume.XMLDesc(0))
     except libvirt.libvirtError as error:
-        # Deleted since it was listed.
+        # Deleted since the directory was scanned, by another host perhaps.
         if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
             return None
         raise

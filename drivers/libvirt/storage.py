@@ -54,13 +54,17 @@ class Storage:
         """See Hypervisor."""
         return await self._channels.slow.call("pool_info", pools.pool_info, SCAN_SECONDS, pool)
 
-    async def list_volumes(self, pool: str, max_age: float) -> tuple[Volume, ...]:
+    async def volume_names(self, pool: str, max_age: float) -> frozenset[str]:
         """See Hypervisor."""
 
-        async def scan() -> tuple[Volume, ...]:
-            return await self._channels.slow.call("list_volumes", pools.list_volumes, SCAN_SECONDS, pool)
+        async def scan() -> frozenset[str]:
+            return await self._channels.slow.call("volume_names", pools.volume_names, SCAN_SECONDS, pool)
 
         return await self._scans.get(pool, max_age, scan)
+
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        """See Hypervisor."""
+        return await self._channels.slow.call("volume", pools.describe, SCAN_SECONDS, pool, name)
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         """See Hypervisor."""

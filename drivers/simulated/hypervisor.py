@@ -168,16 +168,23 @@ class SimulatedHost(LinkedHost[SimulatedLink]):
         )
         return info
 
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
         """See Hypervisor."""
 
-        async def scan() -> tuple[Volume, ...]:
-            volumes: tuple[Volume, ...] = await self._link.call(
-                "list_volumes", lambda daemon: pools.list_volumes(daemon, pool), deadlines.SCAN_SECONDS
+        async def scan() -> frozenset[str]:
+            names: frozenset[str] = await self._link.call(
+                "volume_names", lambda daemon: pools.volume_names(daemon, pool), deadlines.SCAN_SECONDS
             )
-            return volumes
+            return names
 
         return await self._scans.get(pool, max_age, scan)
+
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        """See Hypervisor."""
+        found: Volume | None = await self._link.call(
+            "volume", lambda daemon: pools.describe(daemon, pool, name), deadlines.SCAN_SECONDS
+        )
+        return found
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         """See Hypervisor."""

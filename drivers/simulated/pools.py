@@ -45,10 +45,15 @@ def pool_info(daemon: Daemon, pool: str) -> PoolInfo:
     return PoolInfo(path=clean_path(pool), capacity=store.capacity, available=store.available)
 
 
-def list_volumes(daemon: Daemon, pool: str) -> tuple[Volume, ...]:
+def volume_names(daemon: Daemon, pool: str) -> frozenset[str]:
     """All files."""
-    store, path = _store(daemon, pool), clean_path(pool)
-    return tuple(_describe(path, name, file) for name, file in sorted(store.files.items()))
+    return frozenset(_store(daemon, pool).files)
+
+
+def describe(daemon: Daemon, pool: str, name: str) -> Volume | None:
+    """One file, None where there is none."""
+    file = _store(daemon, pool).files.get(name)
+    return None if file is None else _describe(clean_path(pool), name, file)
 
 
 def _describe(path: str, name: str, file: File) -> Volume:

@@ -179,11 +179,8 @@ async def _host(ctx: Context, disk: Disk, domain: StorageDomain) -> Hypervisor |
 
 async def _observe(ctx: Context, disk: Disk, volume: DiskVolume, host: Hypervisor, pool: str) -> Observed:
     settled = volume.provisioned_at is not None
-    files = await host.list_volumes(pool, max_age=5.0 if settled else 0.0)
-    found = next((v for v in files if v.name == volume.name), None)
-    if settled and (found is None or _grows(disk, found)):
-        files = await host.list_volumes(pool)
-        found = next((v for v in files if v.name == volume.name), None)
+    files = await host.volume_names(pool, max_age=5.0 if settled else 0.0)
+    found = await host.volume(pool, volume.name) if settled or volume.name in files else None
     if settled and found is not None and not growing.is_told_right(disk, found):
         # What the guest wrote to the beginning of its disk is no word on how large it is.
         found = replace(found, capacity=to_bytes(disk.status.virtual_size or disk.spec.size))
@@ -192,16 +189,9 @@ async def _observe(ctx: Context, disk: Disk, volume: DiskVolume, host: Hyperviso
         volume=found,
         record=beside,
         mine=provision.expected(ctx, disk, volume),
-        trashed=place.is_trashed(volume.name, {v.name for v in files}),
+        trashed=place.is_trashed(volume.name, files),
         rival=None if settled else place.rival(ctx, disk, volume, beside),
     )
-
-
-def _grows(disk: Disk, volume: Volume) -> bool:
-    return decide(disk, Observed(volume, None, _NO_RECORD, trashed=False)).step is Step.GROW
-
-
-_NO_RECORD = record.Record("", "", "", "", "", "")
 
 
 async def _act(

@@ -183,7 +183,7 @@ class Import:
     async def _from_file(self, source: FileSource) -> Imported:
         await self._clear()
         name = source.path.rpartition("/")[2]
-        found = next((v for v in await self.host.list_volumes(self.pool) if v.name == name), None)
+        found = await self.host.volume(self.pool, name)
         if found is None:
             raise BadImage("ImageNotFound", f"there is no file {name} in the storage domain's directory")
         algorithm, _, expected = source.checksum.partition(":")
@@ -250,7 +250,7 @@ class Import:
 
     async def _convert(self, name: str, info: ImageInfo) -> None:
         """The volume gets the declared format, and its declared size afterwards."""
-        seen = next((v for v in await self.host.list_volumes(self.pool) if v.name == name), None)
+        seen = await self.host.volume(self.pool, name)
         if seen is None or (info.format == DiskFormat.QCOW2.value) != (seen.format == DiskFormat.QCOW2.value):
             raise _otherwise_read(seen)
         document = volume_xml(self.volume, self.disk.spec.format.value, info.virtual_size)

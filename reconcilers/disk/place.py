@@ -97,7 +97,7 @@ async def claim(ctx: Context, disk: Disk, domain: StorageDomain, host: Hyperviso
 async def _past(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> str | None:
     """A whole volume that a Disk of this name had before the object was made again, and that nobody threw away."""
     meta, fmt = disk.metadata, disk.spec.format.value
-    files = {v.name for v in await host.list_volumes(pool)}
+    files = await host.volume_names(pool)
     wanted = names.parse_volume_name(names.volume_name(meta.namespace, meta.name, meta.uid, fmt))
     assert wanted is not None, "a name that was made can be read"
     for name in sorted(files):
@@ -135,7 +135,7 @@ def _age(disk: Disk) -> tuple[str, str]:
     return (created.isoformat() if created is not None else "", disk.metadata.uid)
 
 
-def is_trashed(volume: str, files: set[str]) -> bool:
+def is_trashed(volume: str, files: frozenset[str]) -> bool:
     """Whether the volume waits in the trash, by the files of its directory."""
     return any(name.startswith(f"{volume}.trash-") for name in files)
 

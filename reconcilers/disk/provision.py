@@ -54,9 +54,9 @@ async def take_over(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> 
     if info.format != disk.spec.format.value:
         raise BadImage("FormatMismatch", f"the file is {info.format}, not {disk.spec.format.value}")
     await record.write(host, pool, seen.mine)
-    for volume in await host.list_volumes(pool):
-        if volume.name.startswith(f"{seen.volume.name}.trash-"):
-            await host.delete_volume(pool, volume.name)
+    for name in sorted(await host.volume_names(pool)):
+        if name.startswith(f"{seen.volume.name}.trash-"):
+            await host.delete_volume(pool, name)
 
 
 async def finish(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> None:

@@ -100,7 +100,7 @@ async def _discard(ctx: Context, disk: Disk) -> Verdict | None:
     pool = domain.spec.directory.path
     if not await _is_mine(ctx, disk, volume, host, pool):
         return None
-    files = {v.name for v in await host.list_volumes(pool)}
+    files = await host.volume_names(pool)
     trashed = None
     if volume.name in files and not place.is_trashed(volume.name, files):
         assert disk.metadata.deletion_timestamp is not None

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from crds.storage_domain import StorageDomain, StorageScope
 from drivers.errors import NotFound
-from drivers.hypervisor import Hypervisor, Volume
+from drivers.hypervisor import Hypervisor
 from engine.errors import Conflict
 from reconcilers.context import Context
 from reconcilers.objects import API
@@ -40,13 +40,13 @@ class Deleted:
     """Unix time at which it was deleted."""
 
 
-def deleted(files: Iterable[Volume]) -> list[Deleted]:
-    """The trash among the files of a directory, oldest first. A mark is empty: a file that holds anything is none."""
+def deleted(files: Iterable[str]) -> list[Deleted]:
+    """The trash, by the names of the files in a directory, oldest first."""
     found = []
-    for file in files:
-        parsed = names.parse_trash_name(file.name)
-        if parsed is not None and file.capacity == 0 and parsed[0] != names.MARKER:
-            found.append(Deleted(parsed[0], file.name, parsed[1]))
+    for name in files:
+        parsed = names.parse_trash_name(name)
+        if parsed is not None and parsed[0] != names.MARKER:
+            found.append(Deleted(parsed[0], name, parsed[1]))
     return sorted(found, key=lambda d: (d.since, d.volume))
 
 
@@ -78,10 +78,9 @@ async def sweep(ctx: Context, domain: StorageDomain, host: Hypervisor, *, local:
     """
     path, here = domain.spec.directory.path, host.name if local else None
     before = _newest(ctx, domain)
-    files = await host.list_volumes(path)
+    files = await host.volume_names(path)
     trash = deleted(files)
     await _strike_out_old(ctx, before, trash, here)
-    present = {file.name for file in files}
     keep = _kept(ctx, domain, here) if trash else frozenset()
     now, waits, due = ctx.clock.now().timestamp(), list[float](), list[Deleted]()
     for entry in trash:
@@ -93,14 +92,14 @@ async def sweep(ctx: Context, domain: StorageDomain, host: Hypervisor, *, local:
             continue
         elif left > 0:
             waits.append(left)
-        else:
+        elif await _is_mark(host, path, entry.mark):
             owner = await _owner(host, path, entry.volume)
-            if may_purge(entry.volume, present=entry.volume in present, owner=owner, installation=ctx.installation):
+            if may_purge(entry.volume, present=entry.volume in files, owner=owner, installation=ctx.installation):
                 due.append(entry)
     for first in range(0, len(due), BATCH):
         decided = await _decide(ctx, domain, due[first : first + BATCH], here)
         for entry in decided:
-            await _purge(host, path, entry, present)
+            await _purge(host, path, entry, files)
         await _strike_out(ctx, domain, purged={title(entry.volume, here) for entry in decided})
     return min(waits, default=None)
 
@@ -176,6 +175,12 @@ def _kept(ctx: Context, domain: StorageDomain, here: str | None) -> frozenset[st
     prefix = title("", here)
     back = frozenset(name.removeprefix(prefix) for name in taken if name.startswith(prefix))
     return wanted_by(volumes_of(ctx, domain.metadata.name), here) | _in_use(ctx, domain.spec.directory.path) | back
+
+
+async def _is_mark(host: Hypervisor, path: str, name: str) -> bool:
+    """A mark is empty: a file that holds anything is none."""
+    found = await host.volume(path, name)
+    return found is not None and found.capacity == 0
 
 
 async def _purge(host: Hypervisor, path: str, entry: Deleted, present: Collection[str]) -> None:

@@ -36,7 +36,7 @@ async def ensure_seed(
     assert place is not None and place.domain is not None, "a VM with a seed has a first disk"
     pool, name = place.domain.spec.directory.path, PurePosixPath(path).name
     data = seed_iso(seed) + _last_block(seed)
-    there = {volume.name for volume in await host.list_volumes(pool, max_age=2.0)}
+    there = await host.volume_names(pool, max_age=2.0)
     recorded = {file.name for file in vm.status.files}
     for stale in sorted(there - recorded):
         if names.is_seed_of(stale, vm.metadata.namespace, vm.metadata.name):

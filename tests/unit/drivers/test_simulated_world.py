@@ -97,7 +97,7 @@ async def test_an_unmounted_path_is_an_empty_folder_and_writes_do_not_reach_the_
     host = await connected(directory, "kvm1")
     await define(host, ONE, await disk(host, "root.qcow2"))
     world.machines["kvm1"].unmount(SHARED)
-    assert await host.list_volumes(SHARED) == ()
+    assert await host.volume_names(SHARED) == frozenset()
     with pytest.raises(Refused) as missing:
         await host.start(ONE)
     assert missing.value.reason == "VolumeMissing"
@@ -135,7 +135,7 @@ async def test_a_power_cut_is_silent_and_a_boot_brings_definitions_only() -> Non
     assert machine.boot_id != before
     assert machine.processes() == ()
     with pytest.raises(NotFound):
-        await host.list_volumes(SHARED)
+        await host.volume_names(SHARED)
     await directory.close()
 
 

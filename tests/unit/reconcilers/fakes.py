@@ -168,10 +168,14 @@ class FakeHypervisor:
         found = self._directory(pool)
         return PoolInfo(pool, found.capacity, found.available)
 
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
-        self._called("list_volumes", pool)
-        files = self._directory(pool).files
-        return tuple(Volume(n, f"{pool}/{n}", "raw", len(data), len(data)) for n, data in sorted(files.items()))
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
+        self._called("volume_names", pool)
+        return frozenset(self._directory(pool).files)
+
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        self._called("volume", pool, name)
+        data = self._directory(pool).files.get(name)
+        return None if data is None else Volume(name, f"{pool}/{name}", "raw", len(data), len(data))
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         name, capacity = re.search(r"<name>(.*?)</name>", xml), re.search(r"<capacity.*?>(\d+)<", xml)

@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from drivers.errors import StorageFull
@@ -51,14 +51,10 @@ class Host(FakeHypervisor):
             raise StorageFull("no space left on device")
         await super().upload(pool, name, data, size=size, offset=offset)
 
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
-        found = await super().list_volumes(pool)
-        return tuple(
-            Volume(
-                v.name, v.path, "qcow2" if self.files[v.name].startswith(b"QFI") else "raw", v.capacity, v.allocation
-            )
-            for v in found
-        )
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        found = await super().volume(pool, name)
+        read = "qcow2" if found is not None and self.files[name].startswith(b"QFI") else "raw"
+        return None if found is None else replace(found, format=read)
 
     async def copy_volume(self, pool: str, xml: str, source: str) -> Volume:
         self._called("copy_volume", source)

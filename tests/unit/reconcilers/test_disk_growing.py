@@ -118,13 +118,14 @@ async def test_what_a_guest_wrote_into_its_raw_disk_is_not_believed(resized: lis
     spec = {"size": "1Gi", "storageDomain": "fast", "format": "raw"}
     key = w.add("Disk", "data", spec, namespace="default", status=status)
     host = w.hosts.hosts["kvm1"]
-    listed = host.list_volumes
+    host.directories[PATH].files["data.raw"] = b""
+    described = host.volume
 
-    async def probed(pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
-        found = (*await listed(pool), Volume("data.raw", f"{PATH}/data.raw", "raw", GIB, 0))
-        return tuple(replace(v, format="qcow2", capacity=512) if v.name == "data.raw" else v for v in found)
+    async def probed(pool: str, name: str) -> Volume | None:
+        found = await described(pool, name)
+        return None if found is None else replace(found, format="qcow2", capacity=512)
 
-    host.list_volumes = probed  # type: ignore[method-assign]
+    host.volume = probed  # type: ignore[method-assign]
     await reconcile_initialized(w, key)
     assert resized == []
     assert w.status(key)["virtualSize"] == "1Gi"

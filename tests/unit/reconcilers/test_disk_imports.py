@@ -75,8 +75,9 @@ class Odd(Host):
 
     reads = "iso"
 
-    async def list_volumes(self, pool: str, *, max_age: float = 0.0) -> tuple[Volume, ...]:
-        return tuple(replace(v, format=self.reads) for v in await super().list_volumes(pool))
+    async def volume(self, pool: str, name: str) -> Volume | None:
+        found = await super().volume(pool, name)
+        return None if found is None else replace(found, format=self.reads)
 
 
 async def test_a_host_that_reads_another_format_than_was_checked():

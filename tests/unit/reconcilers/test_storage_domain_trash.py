@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from drivers.errors import HostTimeout
-from drivers.hypervisor import Volume
 from reconcilers.storage_domain import reconcile
 from reconcilers.storage_domain.trash import deleted, may_purge
 from tests.unit.reconcilers.fakes import EPOCH, INSTALLATION, Directory, World, domain
@@ -115,13 +114,17 @@ async def test_nothing_is_purged_in_maintenance():
     assert VOLUME in directory.files
 
 
-def test_only_empty_marks_with_a_time_count():
-    def volume(name: str, capacity: int = 0) -> Volume:
-        return Volume(name, f"/p/{name}", "raw", capacity, 0)
-
-    files = [volume("a.trash-5"), volume("b.trash-3"), volume("c.trash-x"), volume("d.trash-1", 7), volume("e")]
+def test_only_marks_with_a_time_count():
+    files = ["a.trash-5", "b.trash-3", "c.trash-x", "e"]
     assert [(d.volume, d.since) for d in deleted(files)] == [("b", 3), ("a", 5)]
-    assert deleted([volume(f"{MARKER}.trash-1")]) == []
+    assert deleted([f"{MARKER}.trash-1"]) == []
+
+
+async def test_a_mark_that_holds_something_is_none():
+    w, key, directory = await trashed(NOW - 2000)
+    directory.files[trash_name(VOLUME, NOW - 2000)] = b"somebody's data"
+    await reconcile(w.context, key)
+    assert VOLUME in directory.files
 
 
 def test_what_is_ours_to_purge():

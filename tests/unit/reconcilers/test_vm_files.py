@@ -61,7 +61,7 @@ async def seeded(w: World) -> list[str]:
 
 async def test_a_seed_is_written_once():
     w, directory = await world(WITH_DISK, disk().volume("root.qcow2"))
-    assert await seeded(w) == ["list_volumes", "create_volume", "upload"]
+    assert await seeded(w) == ["volume_names", "create_volume", "upload"]
     content = directory.files["web.seed.iso"]
     assert content[32769:32774] == b"CD001"
     assert seed_digest(SEED).encode() in content[-2048:]
