@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,10 @@ logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 Sink = Callable[[str | None, dict[str, Any]], None]
 """Called in the operator's loop with (event type, object); the type is None for objects of a first or repeated list."""
+
+
+AT_ONCE = 32
+"""Events that the operator's loop takes in without doing anything else."""
 
 
 class EndlessBackoff:
@@ -65,6 +70,8 @@ class Watch(threading.Thread):
         self._loop = loop
         self._on_end = on_end
         self._namespace = namespace
+        self._events: deque[tuple[str | None, dict[str, Any]]] = deque()
+        self._told = False
         self._ending = threading.Event()  # not `_stop`: Thread has a method of that name
 
     def stop(self) -> None:
@@ -99,7 +106,22 @@ class Watch(threading.Thread):
         return registry
 
     async def _handle(self, event: Any, **_: Any) -> None:
-        self._loop.call_soon_threadsafe(self._sink, event["type"], dict(event["object"]))
+        self._events.append((event["type"], dict(event["object"])))
+        # The operator's loop is told once of many: waking it from another thread costs more than what it is told.
+        if not self._told:
+            self._told = True
+            self._loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """In the operator's loop: a few events, and the rest after what else has become due."""
+        self._told = False  # before the look: what is appended later tells anew
+        try:
+            for _ in range(min(AT_ONCE, len(self._events))):
+                self._sink(*self._events.popleft())
+        finally:
+            if self._events and not self._told:
+                self._told = True
+                self._loop.call_soon(self._hand_over)
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:

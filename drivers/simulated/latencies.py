@@ -51,7 +51,7 @@ MEASURED: Latencies = {
     "heartbeat": Latency(0.0016, 0.0077),
     "list": Latency(0.0013, 0.0049),
     "volume_names": Latency(0.0034, 0.0136),
-    "volume": Latency(0.0003, 0.0011),
+    "volume": Latency(0.0034, 0.0100),
     "pool_info": Latency(0.0087, 0.0340),
     "query_guest": Latency(0.0029, 0.0040),
     "read": Latency(0.0055, 0.0204),

@@ -100,7 +100,8 @@ async def _past(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> str | 
     files = await host.volume_names(pool)
     wanted = names.parse_volume_name(names.volume_name(meta.namespace, meta.name, meta.uid, fmt))
     assert wanted is not None, "a name that was made can be read"
-    for name in sorted(files):
+    beginning = f"{wanted.namespace}.{wanted.name}-"
+    for name in sorted(name for name in files if name.startswith(beginning)):
         parsed = names.parse_volume_name(name)
         if parsed is None or (parsed.namespace, parsed.name, parsed.format) != (wanted.namespace, wanted.name, fmt):
             continue
@@ -137,7 +138,8 @@ def _age(disk: Disk) -> tuple[str, str]:
 
 def is_trashed(volume: str, files: frozenset[str]) -> bool:
     """Whether the volume waits in the trash, by the files of its directory."""
-    return any(name.startswith(f"{volume}.trash-") for name in files)
+    mark = f"{volume}.trash-"
+    return any(name.startswith(mark) for name in files)
 
 
 async def copied_from_other(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> Verdict | None:

@@ -78,6 +78,30 @@ async def test_an_event_is_handed_over_in_the_loop_of_the_operator():
     assert heard == [("MODIFIED", {"kind": "Pod"}, threading.get_ident())]
 
 
+async def test_many_events_are_handed_over_in_order_and_do_not_hold_up_the_loop():
+    heard: list[int] = []
+
+    def sink(_: str | None, obj: dict[str, Any]) -> None:
+        heard.append(obj["number"])
+        if obj["number"] == 5:
+            raise ValueError("a fault in what takes it in")
+
+    errors = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    found = made(loop, sink)
+
+    for number in range(100):
+        await found._handle(event={"type": None, "object": {"number": number}})
+    turns = 0
+    while len(heard) < 100 and turns < 50:
+        await asyncio.sleep(0)
+        turns += 1
+    assert heard == list(range(100))
+    assert turns >= 100 // watch.AT_ONCE, "others had their turn in between"
+    assert [type(error) for error in errors] == [ValueError]
+
+
 async def ends_with(monkeypatch: pytest.MonkeyPatch, operator: Any) -> BaseException | None:
     ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     monkeypatch.setattr(kopf, "operator", operator)
