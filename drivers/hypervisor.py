@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from drivers.errors import HypervisorError
 
@@ -240,8 +240,7 @@ class ConnectionState(StrEnum):
     """Was connected; heartbeats are missing, or the connection broke and is being made again."""
 
 
-@dataclass(frozen=True)
-class ConnectionView:
+class ConnectionView(NamedTuple):
     """What is known of a host now. A snapshot: asking for it never blocks."""
 
     state: ConnectionState

@@ -121,6 +121,11 @@ class Context:
         host = self.hosts.get(name)
         return None if host is None else host.view()
 
+    def views(self) -> dict[str, ConnectionView]:
+        """What is observed of all hosts that were ever connected to, by name."""
+        views = ((name, self.view(name)) for name in self.hosts.names())
+        return {name: view for name, view in views if view is not None}
+
     async def write_status(self, obj: Resource[Any, Any], status: Mapping[str, Any]) -> None:
         """Write the descriptive status, if it differs. `status` is camelCase and whole: what is left out is removed.
 

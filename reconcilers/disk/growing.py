@@ -115,9 +115,8 @@ def running_user(ctx: Context, disk: Disk, path: str, *, writing: bool) -> tuple
     CD-ROM drive, do not count.
     """
     local = disk.status.volume.host if disk.status.volume is not None else None
-    for name in ctx.hosts.names():
-        view = ctx.view(name)
-        if view is None or view.inventory is None or (local is not None and name != local):
+    for name, view in ctx.views().items():
+        if view.inventory is None or (local is not None and name != local):
             continue
         for domain in view.inventory.having(path):
             if domain.state != "shutoff" and (not writing or path in domain.images):

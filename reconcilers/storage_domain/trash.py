@@ -201,8 +201,8 @@ async def _owner(host: Hypervisor, path: str, volume: str) -> str | None:
 
 def _in_use(ctx: Context, path: str) -> frozenset[str]:
     """Files in the directory that any known domain has, whoever made it."""
-    views = (ctx.view(name) for name in ctx.hosts.names())
+    inventories = (view.inventory for view in ctx.views().values())
     images = (
-        i for v in views if v is not None and v.inventory is not None for d in v.inventory.domains for i in d.opened
+        image for inventory in inventories if inventory is not None for d in inventory.domains for image in d.opened
     )
     return frozenset(file.name for file in map(PurePosixPath, images) if str(file.parent) == path)

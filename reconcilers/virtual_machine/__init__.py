@@ -6,6 +6,7 @@ asks for itself; it never waits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -15,7 +16,7 @@ from crds.host import Host, HostPhase
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import VirtualMachine, VMPhase
 from drivers.errors import HostUnavailable, HypervisorError
-from drivers.hypervisor import ConnectionState, DomainObservation
+from drivers.hypervisor import ConnectionState, ConnectionView, DomainObservation
 from engine import errors
 from engine.keys import Key
 from engine.result import Done, Failed, FailureKind, RequeueAfter, Result
@@ -80,8 +81,9 @@ async def reconcile(ctx: Context, key: Key) -> Result:
 async def observe(ctx: Context, vm: VirtualMachine) -> Seen:
     """What is declared, what it needs, and what all hosts say of the VM."""
     needs = resolve(ctx, vm)
-    candidates = _candidates(ctx, vm, needs)
-    facts = tuple(_fact(ctx, vm, name) for name in _machines(ctx, candidates))
+    views = ctx.views()
+    candidates = _candidates(ctx, vm, needs, views)
+    facts = tuple(_fact(ctx, vm, name, views[name]) for name in _machines(views, candidates))
     claim = Claim(
         installation=ctx.installation,
         namespace=vm.metadata.namespace,
@@ -116,7 +118,7 @@ async def observe(ctx: Context, vm: VirtualMachine) -> Seen:
     return Seen(vm, needs, facts, owned, document, observed)
 
 
-def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs) -> frozenset[str]:
+def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs, views: Mapping[str, ConnectionView]) -> frozenset[str]:
     """Hosts that may hold the VM.
 
     One that has no placement was never started, or the API was set back to before it was. So every host of its pool
@@ -131,36 +133,34 @@ def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs) -> frozenset[str
     return frozenset(
         host.metadata.name
         for host in ctx.objects.all(Host)
-        if (needs.taken_over and host.spec.pool in pools) or (host.spec.pool == vm.spec.pool and _comes(ctx, host))
+        if (needs.taken_over and host.spec.pool in pools)
+        or (host.spec.pool == vm.spec.pool and _comes(host, views.get(host.metadata.name)))
     )
 
 
-def _comes(ctx: Context, host: Host) -> bool:
+def _comes(host: Host, view: ConnectionView | None) -> bool:
     """Whether what a host holds is known, or about to be: it is neither lost nor has it fallen silent."""
-    view = ctx.view(host.metadata.name)
     silent = view is not None and view.state is ConnectionState.SUSPECT and view.inventory is not None
-    return not _is_lost(host) and not silent
+    return not silent and not _is_lost(host)
 
 
-def _machines(ctx: Context, candidates: frozenset[str]) -> list[str]:
+def _machines(views: Mapping[str, ConnectionView], candidates: frozenset[str]) -> list[str]:
     """All hosts, each machine once.
 
     Of two Hosts that are the same machine one would tell of the other's domain, a moment later: as of an older copy.
     """
     found: dict[str, str] = {}
-    for name in sorted(ctx.hosts.names(), key=lambda name: (name not in candidates, name)):
-        view = ctx.view(name)
-        uuid = view.facts.uuid if view is not None and view.facts is not None else name
-        known = ctx.view(found[uuid]) if uuid in found else None
-        if known is None or (not known.fresh and view is not None and view.fresh):
+    for name in sorted(views, key=lambda name: (name not in candidates, name)):
+        facts = views[name].facts
+        uuid = facts.uuid if facts is not None else name
+        if uuid not in found or (views[name].fresh and not views[found[uuid]].fresh):
             found[uuid] = name
     return sorted(found.values())
 
 
-def _fact(ctx: Context, vm: VirtualMachine, host: str) -> HostFact:
+def _fact(ctx: Context, vm: VirtualMachine, host: str, view: ConnectionView) -> HostFact:
     """The domain with the VM's UUID; else one that is stamped with its name, from before its object was made again."""
-    view = ctx.view(host)
-    if view is None or view.inventory is None:
+    if view.inventory is None:
         return HostFact(host, fresh=False, domain=None)
     uuid = vm.status.uuid or vm.metadata.uid
     found = view.inventory.get(uuid)

@@ -247,9 +247,8 @@ def _domain_holding(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:
     """Any active domain that has the image open, whoever made it; another namespace's VM or a foreign domain too."""
     own = (ctx.installation, vm.metadata.namespace, vm.metadata.name)
     local, path = disk.status.host, disk.status.path
-    for name in ctx.hosts.names():
-        view = ctx.view(name)
-        if view is None or view.inventory is None or path is None or (local is not None and local != name):
+    for name, view in ctx.views().items():
+        if view.inventory is None or path is None or (local is not None and local != name):
             continue
         for domain in view.inventory.having(path):
             stamp = domain.identity

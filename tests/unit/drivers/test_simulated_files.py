@@ -103,7 +103,10 @@ async def test_a_grown_image_keeps_its_content_and_a_copy_is_a_file_of_its_own()
     await host.resize_volume(SHARED, "image.qcow2", 2**30)
     await host.copy_volume(SHARED, documents.volume("copy.qcow2", "qcow2", 2**31), "image.qcow2")
     found = [await host.volume(SHARED, name) for name in sorted(await host.volume_names(SHARED))]
-    assert {v.name: (v.format, v.capacity) for v in found if v is not None} == {"image.qcow2": ("qcow2", 2**30), "copy.qcow2": ("qcow2", 2**31)}
+    assert {v.name: (v.format, v.capacity) for v in found if v is not None} == {
+        "image.qcow2": ("qcow2", 2**30),
+        "copy.qcow2": ("qcow2", 2**31),
+    }
     store.write(store.files["image.qcow2"], 0, bytes(2**17))
     shown = store.files["copy.qcow2"].shown()
     assert (shown.read(0, 5), shown.read(2**20 - 3, 4)) == (b"begin", b"end\0")
