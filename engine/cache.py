@@ -48,8 +48,13 @@ class _Index:
     function: IndexFunction
     keys: dict[str, set[Key]] = field(default_factory=dict)
     values: dict[Key, frozenset[str]] = field(default_factory=dict)
+    revisions: dict[str, int] | None = None
+    """By value: how often its objects changed; None where nobody asks."""
 
     def put(self, key: Key, values: frozenset[str]) -> None:
+        if self.revisions is not None:
+            for value in values | self.values.get(key, frozenset()):
+                self.revisions[value] = self.revisions.get(value, 0) + 1
         for gone in self.values.pop(key, frozenset()) - values:
             self.keys[gone].discard(key)
             if not self.keys[gone]:
@@ -208,15 +213,16 @@ class Cache:
         entries = self._kind(kind).entries
         return [entries[key].decode() for key in self.keys(kind, namespace)]
 
-    def add_index(self, kind: str, name: str, function: IndexFunction) -> None:
+    def add_index(self, kind: str, name: str, function: IndexFunction, *, counted: bool = False) -> None:
         """Keeps the objects of a kind findable by the values that `function` gives; covers what is here already.
 
-        The function must not change the object: all of a kind are given the same one.
+        The function must not change the object: all of a kind are given the same one. `counted`: `revision` can be
+        asked for.
 
         An exception of `function` reaches whoever puts the object in, and leaves the cache as it was.
         """
         state = self._kind(kind)
-        index = _Index(function)
+        index = _Index(function, revisions={} if counted else None)
         for key, entry in state.entries.items():
             index.put(key, frozenset(function(entry.decode())))
         state.indexes[name] = index
@@ -224,6 +230,12 @@ class Cache:
     def keys_by_index(self, kind: str, name: str, value: str) -> Keys:
         """The keys whose objects have that value, sorted. KeyError for an index that was never added."""
         return sorted(self._kind(kind).indexes[name].keys.get(value, ()))
+
+    def revision(self, kind: str, name: str, value: str) -> int:
+        """A number that rises with every change of an object that has that value, or had it before the change."""
+        revisions = self._kind(kind).indexes[name].revisions
+        assert revisions is not None, f"the index {name} of {kind} is not counted"
+        return revisions.get(value, 0)
 
     def by_index(self, kind: str, name: str, value: str) -> Objects:
         """The objects that have that value, sorted by key, as private copies."""

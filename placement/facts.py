@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from crds.base import LabelSelector
@@ -40,7 +41,7 @@ class Candidate:
     """Bytes that are given away: active domains with their overhead, foreign ones too, and VMs in flight."""
     storage_domains: frozenset[str] = frozenset()
     networks: frozenset[str] = frozenset()
-    cpu_models: frozenset[str] = frozenset()
+    cpu_models: Collection[str] = ()
     """Named CPU models that guests can be given here."""
     uefi: bool = False
 

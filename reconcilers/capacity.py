@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from crds.host import Host, HostMode, HostPhase, Management
 from crds.host_pool import HostPool
 from crds.network import Network
 from crds.storage_domain import StorageDomain, StorageMode
-from drivers.hypervisor import ACTIVE, ConnectionState, ConnectionView, DomainObservation, HostFacts
+from drivers.hypervisor import ACTIVE, ConnectionState, ConnectionView, DomainObservation, HostFacts, Inventory
+from engine.cache import Cache
 from placement import Candidate, memory_overhead
 from reconcilers.context import Context, Reservation
 from reconcilers.projections import DEMAND, Demand
@@ -19,12 +22,26 @@ _RESERVE_AT_LEAST = 256 * 2**20
 _RESERVE_SHARE = 20
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """What is given away on a host: virtual CPUs, and bytes of memory with QEMU's overhead."""
 
     cpus: int
     memory: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is given away on a host to VMs that are there or in flight, foreign domains too; promises apart."""
+
+    inventory: Inventory | None
+    revision: int
+    """Of its VMs: with the inventory, what this was computed from."""
+    rooms: Mapping[str, Use]
+    """By uid."""
+    total: Use
+
+
+_given: WeakKeyDictionary[Cache, dict[str, Given]] = WeakKeyDictionary()
 
 
 def allocatable_memory(facts: HostFacts) -> int:
@@ -34,38 +51,52 @@ def allocatable_memory(facts: HostFacts) -> int:
 
 def active(view: ConnectionView | None) -> list[DomainObservation]:
     """The domains that take up room on a host, foreign ones too, as last listed."""
-    if view is None or view.inventory is None:
-        return []
-    return [domain for domain in view.inventory.domains if domain.state in ACTIVE]
+    return _active(view.inventory if view is not None else None)
 
 
-def use(
-    host: str,
-    domains: Iterable[DomainObservation],
-    vms: Iterable[Demand],
-    reservations: Mapping[str, Reservation],
-    ignore: str | None = None,
-) -> Use:
-    """What is given away on a host, each VM counted once: as active domain, else as in flight, else as promised.
+def _active(inventory: Inventory | None) -> list[DomainObservation]:
+    return [domain for domain in inventory.domains if domain.state in ACTIVE] if inventory is not None else []
 
-    In flight: placed here, meant to run, and not seen active yet. `ignore`: uid of the VM that room is sought for.
+
+def given(ctx: Context, host: str, inventory: Inventory | None) -> Given:
+    """What is given away on a host, each VM counted once: as active domain, else as in flight.
+
+    In flight: placed here, meant to run, and not seen active yet. Counted anew only when something has changed there.
     """
+    revision, every = ctx.cache.revision("VirtualMachine", "host", host), _given.setdefault(ctx.cache, {})
+    known = every.get(host)
+    if known is None or known.inventory is not inventory or known.revision != revision:
+        rooms = _rooms(host, inventory, list(demands(ctx, host)))
+        total = Use(sum(room.cpus for room in rooms.values()), sum(room.memory for room in rooms.values()))
+        known = every[host] = Given(inventory, revision, rooms, total)
+    return known
+
+
+def _rooms(host: str, inventory: Inventory | None, vms: Sequence[Demand]) -> dict[str, Use]:
     # A VM that was made anew keeps its domain, whose metadata still names the uid that is dead.
-    vms = list(vms)
     bound = {vm.uuid: vm.uid for vm in vms}
-    room: dict[str, tuple[int, int]] = {}
-    for domain in domains:
+    found: dict[str, Use] = {}
+    for domain in _active(inventory):
         stamped = domain.identity.uid if domain.identity is not None else domain.uuid
-        room[bound.get(domain.uuid, stamped)] = (domain.cpus, domain.memory)
+        found[bound.get(domain.uuid, stamped)] = _with_overhead(domain.cpus, domain.memory)
     for vm in vms:
         if vm.host == host:
-            room.setdefault(vm.uid, (vm.cpus, vm.memory))
-    taken = {uid: (cpus, memory + memory_overhead(memory, cpus)) for uid, (cpus, memory) in room.items()}
-    for uid, promise in reservations.items():
-        if promise.host == host:
-            taken.setdefault(uid, (promise.cpus, promise.memory))
-    taken.pop(ignore or "", None)
-    return Use(sum(c for c, _ in taken.values()), sum(m for _, m in taken.values()))
+            found.setdefault(vm.uid, _with_overhead(vm.cpus, vm.memory))
+    return found
+
+
+def _with_overhead(cpus: int, memory: int) -> Use:
+    return Use(cpus, memory + memory_overhead(memory, cpus))
+
+
+def _used(known: Given, promises: Mapping[str, Reservation], ignore: str | None) -> Use:
+    """With what was promised, and without what the VM that room is sought for has itself."""
+    own = known.rooms.get(ignore, Use(0, 0)) if ignore is not None else Use(0, 0)
+    more = [promise for uid, promise in promises.items() if uid not in known.rooms and uid != ignore]
+    return Use(
+        known.total.cpus - own.cpus + sum(promise.cpus for promise in more),
+        known.total.memory - own.memory + sum(promise.memory for promise in more),
+    )
 
 
 def demands(ctx: Context, host: str) -> Iterator[Demand]:
@@ -100,13 +131,16 @@ def candidates(ctx: Context, pool: HostPool, *, ignore: str | None = None) -> li
     `ctx.reservations` right after the choice is seen by the next one.
     """
     name = pool.metadata.name
-    storage = domains_of_pool(ctx, name)
-    networks = networks_of_pool(ctx, name)
+    storage = {domain.metadata.name: _reaching(domain) for domain in domains_of_pool(ctx, name)}
+    networks = {network.metadata.name: _plugged(network) for network in networks_of_pool(ctx, name)}
+    promises: dict[str, dict[str, Reservation]] = {}
+    for uid, promise in ctx.reservations.items():
+        promises.setdefault(promise.host, {})[uid] = promise
     found = []
     for host in hosts_of(ctx, [name]):
-        reached = frozenset(d.metadata.name for d in storage if _is_reached(d, host.metadata.name))
-        plugged = frozenset(n.metadata.name for n in networks if _is_there(n, host.metadata.name))
-        found.append(_candidate(ctx, host, reached, plugged, ignore))
+        reached = frozenset(domain for domain, hosts in storage.items() if host.metadata.name in hosts)
+        plugged = frozenset(network for network, hosts in networks.items() if host.metadata.name in hosts)
+        found.append(_candidate(ctx, host, reached, plugged, promises.get(host.metadata.name, {}), ignore))
     return found
 
 
@@ -115,11 +149,12 @@ def _candidate(
     host: Host,
     reached: frozenset[str],
     plugged: frozenset[str],
+    promises: Mapping[str, Reservation],
     ignore: str | None,
 ) -> Candidate:
     view = ctx.view(host.metadata.name)
     facts = view.facts if view is not None else None
-    taken = use(host.metadata.name, active(view), demands(ctx, host.metadata.name), ctx.reservations, ignore)
+    taken = _used(given(ctx, host.metadata.name, view.inventory if view is not None else None), promises, ignore)
     reason = why_not(host, view)
     return Candidate(
         name=host.metadata.name,
@@ -132,15 +167,15 @@ def _candidate(
         used_memory=taken.memory,
         storage_domains=reached,
         networks=plugged,
-        cpu_models=frozenset(facts.cpu_models) if facts is not None else frozenset(),
+        cpu_models=facts.cpu_models if facts is not None else (),
         uefi=facts is not None and facts.firmware_uefi is not None,
     )
 
 
-def _is_reached(domain: StorageDomain, host: str) -> bool:
+def _reaching(domain: StorageDomain) -> frozenset[str]:
     usable = domain.spec.mode is StorageMode.ACTIVE and domain.status.id is not None
-    return usable and any(reach.reachable for reach in domain.status.hosts if reach.name == host)
+    return frozenset(reach.name for reach in domain.status.hosts if reach.reachable) if usable else frozenset()
 
 
-def _is_there(network: Network, host: str) -> bool:
-    return any(found.available for found in network.status.hosts if found.name == host)
+def _plugged(network: Network) -> frozenset[str]:
+    return frozenset(found.name for found in network.status.hosts if found.available)

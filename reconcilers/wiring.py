@@ -26,7 +26,7 @@ def install_indexes(cache: Cache) -> None:
     cache.add_index("VirtualMachine", "disk", lambda vm: [f"{_namespace(vm)}/{name}" for name in vm_disks(vm)])
     cache.add_index("VirtualMachine", "mac", vm_macs)
     cache.add_index("VirtualMachine", "pool", lambda vm: [vm["spec"]["pool"]])
-    cache.add_index("VirtualMachine", "host", vm_hosts)
+    cache.add_index("VirtualMachine", "host", vm_hosts, counted=True)
     cache.add_index("VirtualMachine", "network", lambda vm: [nic["network"] for nic in vm["spec"].get("nics") or []])
     cache.add_index(
         "VirtualMachine", "storageDomain", lambda vm: [f["storageDomain"] for f in _status(vm).get("files") or []]
