@@ -11,10 +11,12 @@ Three promises hold for every method of `Hypervisor`:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice, takewhile
 from typing import NamedTuple, Protocol, TypeVar
 
 from drivers.errors import HypervisorError
@@ -221,6 +223,19 @@ class Volume:
     """Bytes that it takes on the storage."""
 
 
+class FileNames(frozenset[str]):
+    """The names of all files in a directory, as a scan saw them."""
+
+    def starting(self, beginning: str) -> tuple[str, ...]:
+        """Those that begin so, sorted. Searching thousands costs nothing; who shares a scan shares its order."""
+        first = bisect_left(self._in_order, beginning)
+        return tuple(takewhile(lambda name: name.startswith(beginning), islice(self._in_order, first, None)))
+
+    @cached_property
+    def _in_order(self) -> list[str]:
+        return sorted(self)
+
+
 @dataclass(frozen=True)
 class PoolInfo:
     """A storage pool's file system."""
@@ -357,7 +372,7 @@ class Hypervisor(Protocol):
     async def pool_info(self, pool: str) -> PoolInfo:
         """Size and free space of the file system, asked anew."""
 
-    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> FileNames:
         """The files in the directory, scanned anew unless a scan began no longer than max_age seconds ago."""
 
     async def volume(self, pool: str, name: str) -> Volume | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from drivers.hypervisor import FileNames
 from drivers.xmlread import clean_path
 
 
@@ -15,7 +16,7 @@ class _Scan:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     begun: float = float("-inf")
-    names: frozenset[str] = frozenset()
+    names: FileNames = field(default_factory=FileNames)
 
 
 class Scans:
@@ -24,7 +25,7 @@ class Scans:
     def __init__(self) -> None:
         self._scans: dict[str, _Scan] = {}
 
-    async def get(self, pool: str, max_age: float, scan: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
+    async def get(self, pool: str, max_age: float, scan: Callable[[], Awaitable[FileNames]]) -> FileNames:
         """What a scan that began no longer than max_age seconds ago saw; callers that wait for one share the next."""
         loop = asyncio.get_running_loop()
         wanted = loop.time() - max_age

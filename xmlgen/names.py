@@ -22,6 +22,8 @@ its sockets and directories are made of the first twenty characters only."""
 _LONGEST_SIDECAR_SUFFIX = len(".json.trash-") + 20
 _CUT_HASH_DIGITS = 32
 _UID_HASH_DIGITS = 8
+_NEVER_CUT = 100
+"""So much of `<namespace>.<name>` is in every file's name, also where it had to be cut."""
 
 _OWNER = r"(?P<namespace>[a-z0-9][-a-z0-9]*)\.(?P<name>[a-z0-9][-a-z0-9.]*(_[0-9a-f]{32})?)-[0-9a-f]{8}"
 _TRASH = re.compile(r"(?P<volume>.+)\.trash-(?P<since>[0-9]{1,15})")
@@ -59,6 +61,11 @@ def parse_volume_name(file_name: str) -> VolumeName | None:
     if match is None:
         return None
     return VolumeName(match["namespace"], match["name"], match["format"])
+
+
+def beginning(namespace: str, name: str) -> str:
+    """How the names of all files of an object (a Disk's or a VM's) begin; those of a few others may too."""
+    return f"{namespace}.{name}"[:_NEVER_CUT]
 
 
 def record_name(volume: str) -> str:

@@ -10,7 +10,7 @@ import libvirt
 from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
 from drivers.errors import Refused
 from drivers.host import LinkedHost
-from drivers.hypervisor import CPUModel, HostListener, HostTarget, PoolInfo, Volume
+from drivers.hypervisor import CPUModel, FileNames, HostListener, HostTarget, PoolInfo, Volume
 from drivers.libvirt import devices, domains, facts
 from drivers.libvirt.channel import Channel, Observer
 from drivers.libvirt.link import LibvirtLink
@@ -153,7 +153,7 @@ class LibvirtHost(LinkedHost[LibvirtLink]):
         """See Hypervisor."""
         return await self._storage.pool_info(pool)
 
-    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> FileNames:
         """See Hypervisor."""
         return await self._storage.volume_names(pool, max_age)
 

@@ -18,7 +18,7 @@ import libvirt
 from lxml import etree
 
 from drivers.errors import NotFound, Refused
-from drivers.hypervisor import PoolInfo, Volume
+from drivers.hypervisor import FileNames, PoolInfo, Volume
 from drivers.xmlread import clean_path, pool_path, read_volume, volume_name
 
 _SCAN_SECONDS = 10.0
@@ -90,11 +90,11 @@ def pool_info(connection: libvirt.virConnect, path: str) -> PoolInfo:
     return PoolInfo(path=clean_path(path), capacity=capacity, available=available)
 
 
-def volume_names(connection: libvirt.virConnect, path: str) -> frozenset[str]:
+def volume_names(connection: libvirt.virConnect, path: str) -> FileNames:
     """Scan, and return the names of the files: one call, however many there are."""
     pool = _running_pool(connection, path)
     scan(pool)
-    return frozenset(found.name() for found in pool.listAllVolumes(0))
+    return FileNames(found.name() for found in pool.listAllVolumes(0))
 
 
 def describe(connection: libvirt.virConnect, path: str, name: str) -> Volume | None:

@@ -9,7 +9,7 @@ import libvirt
 
 from drivers.deadlines import CHUNK_SECONDS, COPY_SECONDS, CREATE_SECONDS, SCAN_SECONDS
 from drivers.errors import HypervisorError, Refused
-from drivers.hypervisor import PoolInfo, Volume
+from drivers.hypervisor import FileNames, PoolInfo, Volume
 from drivers.libvirt import pools
 from drivers.libvirt.channel import Borrowed, Channel
 from drivers.scans import Scans
@@ -54,10 +54,10 @@ class Storage:
         """See Hypervisor."""
         return await self._channels.slow.call("pool_info", pools.pool_info, SCAN_SECONDS, pool)
 
-    async def volume_names(self, pool: str, max_age: float) -> frozenset[str]:
+    async def volume_names(self, pool: str, max_age: float) -> FileNames:
         """See Hypervisor."""
 
-        async def scan() -> frozenset[str]:
+        async def scan() -> FileNames:
             return await self._channels.slow.call("volume_names", pools.volume_names, SCAN_SECONDS, pool)
 
         return await self._scans.get(pool, max_age, scan)

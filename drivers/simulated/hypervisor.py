@@ -8,7 +8,7 @@ from drivers import deadlines
 from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
 from drivers.errors import Refused
 from drivers.host import LinkedHost
-from drivers.hypervisor import CPUModel, HostListener, HostTarget, PoolInfo, Volume
+from drivers.hypervisor import CPUModel, FileNames, HostListener, HostTarget, PoolInfo, Volume
 from drivers.scans import Scans
 from drivers.simulated import devices, domains, platform, pools
 from drivers.simulated.daemon import Daemon
@@ -168,11 +168,11 @@ class SimulatedHost(LinkedHost[SimulatedLink]):
         )
         return info
 
-    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> FileNames:
         """See Hypervisor."""
 
-        async def scan() -> frozenset[str]:
-            names: frozenset[str] = await self._link.call(
+        async def scan() -> FileNames:
+            names: FileNames = await self._link.call(
                 "volume_names", lambda daemon: pools.volume_names(daemon, pool), deadlines.SCAN_SECONDS
             )
             return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lxml import etree
 
 from drivers.errors import AlreadyExists, NotFound, Refused
-from drivers.hypervisor import PoolInfo, Volume
+from drivers.hypervisor import FileNames, PoolInfo, Volume
 from drivers.simulated import documents, qcow2
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.files import File, Store
@@ -45,9 +45,9 @@ def pool_info(daemon: Daemon, pool: str) -> PoolInfo:
     return PoolInfo(path=clean_path(pool), capacity=store.capacity, available=store.available)
 
 
-def volume_names(daemon: Daemon, pool: str) -> frozenset[str]:
+def volume_names(daemon: Daemon, pool: str) -> FileNames:
     """All files."""
-    return frozenset(_store(daemon, pool).files)
+    return FileNames(_store(daemon, pool).files)
 
 
 def describe(daemon: Daemon, pool: str, name: str) -> Volume | None:

@@ -10,7 +10,7 @@ from crds.disk import Disk, DiskVolume
 from crds.host_pool import HostPool
 from crds.storage_domain import StorageDomain, StorageScope
 from crds.virtual_machine import VirtualMachine
-from drivers.hypervisor import Hypervisor
+from drivers.hypervisor import FileNames, Hypervisor
 from placement import choose
 from reconcilers import capacity
 from reconcilers.context import Context
@@ -100,8 +100,7 @@ async def _past(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> str | 
     files = await host.volume_names(pool)
     wanted = names.parse_volume_name(names.volume_name(meta.namespace, meta.name, meta.uid, fmt))
     assert wanted is not None, "a name that was made can be read"
-    beginning = f"{wanted.namespace}.{wanted.name}-"
-    for name in sorted(name for name in files if name.startswith(beginning)):
+    for name in files.starting(names.beginning(meta.namespace, meta.name)):
         parsed = names.parse_volume_name(name)
         if parsed is None or (parsed.namespace, parsed.name, parsed.format) != (wanted.namespace, wanted.name, fmt):
             continue
@@ -136,10 +135,9 @@ def _age(disk: Disk) -> tuple[str, str]:
     return (created.isoformat() if created is not None else "", disk.metadata.uid)
 
 
-def is_trashed(volume: str, files: frozenset[str]) -> bool:
+def is_trashed(volume: str, files: FileNames) -> bool:
     """Whether the volume waits in the trash, by the files of its directory."""
-    mark = f"{volume}.trash-"
-    return any(name.startswith(mark) for name in files)
+    return bool(files.starting(f"{volume}.trash-"))
 
 
 async def copied_from_other(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> Verdict | None:

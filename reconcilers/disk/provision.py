@@ -54,9 +54,8 @@ async def take_over(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> 
     if info.format != disk.spec.format.value:
         raise BadImage("FormatMismatch", f"the file is {info.format}, not {disk.spec.format.value}")
     await record.write(host, pool, seen.mine)
-    for name in sorted(await host.volume_names(pool)):
-        if name.startswith(f"{seen.volume.name}.trash-"):
-            await host.delete_volume(pool, name)
+    for name in (await host.volume_names(pool)).starting(f"{seen.volume.name}.trash-"):
+        await host.delete_volume(pool, name)
 
 
 async def finish(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> None:

@@ -38,8 +38,8 @@ async def ensure_seed(
     data = seed_iso(seed) + _last_block(seed)
     there = await host.volume_names(pool, max_age=2.0)
     recorded = {file.name for file in vm.status.files}
-    for stale in sorted(there - recorded):
-        if names.is_seed_of(stale, vm.metadata.namespace, vm.metadata.name):
+    for stale in there.starting(names.beginning(vm.metadata.namespace, vm.metadata.name)):
+        if stale not in recorded and names.is_seed_of(stale, vm.metadata.namespace, vm.metadata.name):
             ctx.event(vm, "SeedRemoved", f"{stale}, of an earlier object of this name, is removed")
             await host.delete_volume(pool, stale)
     if name in there:

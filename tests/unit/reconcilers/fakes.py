@@ -15,6 +15,7 @@ from drivers.hypervisor import (
     CPUModel,
     DomainObservation,
     DomainState,
+    FileNames,
     HostFacts,
     HostTarget,
     Identity,
@@ -168,9 +169,9 @@ class FakeHypervisor:
         found = self._directory(pool)
         return PoolInfo(pool, found.capacity, found.available)
 
-    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> frozenset[str]:
+    async def volume_names(self, pool: str, *, max_age: float = 0.0) -> FileNames:
         self._called("volume_names", pool)
-        return frozenset(self._directory(pool).files)
+        return FileNames(self._directory(pool).files)
 
     async def volume(self, pool: str, name: str) -> Volume | None:
         self._called("volume", pool, name)

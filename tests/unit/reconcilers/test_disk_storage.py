@@ -10,7 +10,7 @@ import pytest
 from crds.disk import Disk
 from crds.virtual_machine import VirtualMachine
 from drivers.errors import HostTimeout
-from drivers.hypervisor import ConnectionState
+from drivers.hypervisor import ConnectionState, FileNames
 from engine.errors import Conflict
 from engine.keys import Key
 from reconcilers.disk import place, record, removal
@@ -170,7 +170,7 @@ async def test_a_whole_volume_goes_to_the_trash():
     w = await Storage().begin()
     w.owned(NAME, MINE)
     assert await removed(w, disk().volume(NAME)) is None
-    assert place.is_trashed(NAME, w.files())
+    assert place.is_trashed(NAME, FileNames(w.files()))
     assert w.recorder.events[-1][0] == "Trashed"
     assert NAME in w.recorder.events[-1][1]
     assert {NAME, record_name(NAME)} <= w.files()
@@ -219,7 +219,7 @@ async def test_an_own_volume_of_the_past_goes_to_the_trash_and_not_for_good():
     w.owned(past, Record(INSTALLATION, "default", "root", "dead", past, "qcow2"))
     assert await removed(w, disk().volume(past, whole=False, taken_over=True)) is None
     assert past in w.files()
-    assert place.is_trashed(past, w.files())
+    assert place.is_trashed(past, FileNames(w.files()))
 
 
 async def test_a_crash_before_the_end_is_carried_on(monkeypatch):
@@ -245,7 +245,7 @@ async def test_who_holds_it_up(annotation, reason):
     w = await Storage().begin()
     w.owned(NAME, MINE)
     assert await removed(w, disk().volume(NAME).annotated(annotation)) == reason
-    assert not place.is_trashed(NAME, w.files())
+    assert not place.is_trashed(NAME, FileNames(w.files()))
 
 
 async def test_it_waits_for_a_vm_that_refers_to_it_and_for_a_domain_that_has_it_open():

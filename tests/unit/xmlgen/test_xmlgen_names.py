@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,3 +110,14 @@ def test_records_of_volumes_that_were_taken_over_are_ours() -> None:
     assert names.is_ours(names.record_name("golden.qcow2"))
     assert names.is_ours(names.trash_name("golden.qcow2", 5))
     assert names.is_ours(names.MARKER)
+
+
+@pytest.mark.parametrize("name", ["web", "w" * 253])
+def test_all_files_of_an_object_begin_alike(name: str) -> None:
+    beginning = names.beginning("n" * 63, name)
+    made = [
+        names.volume_name("n" * 63, name, "uid", "qcow2"),
+        names.seed_name("n" * 63, name, "uid", "0" * 64),
+        names.nvram_name("n" * 63, name, "uid"),
+    ]
+    assert all(file.startswith(beginning) for file in made)
