@@ -117,7 +117,7 @@ class Cache:
         held = kind.entries.get(key)
         if entry.uid in self._buried or (held is not None and entry.version < held.version):
             return False
-        return self._store(kind, key, held, entry)
+        return self._store(kind, key, held, entry, obj)
 
     def delete(self, key: Key, uid: str | None = None, version: str | None = None) -> bool:
         """The object is gone; True when it was here. With `uid`, another object of that name stays.
@@ -274,10 +274,9 @@ class Cache:
     def _kind(self, kind: str) -> _Kind:
         return self._kinds.setdefault(kind, _Kind())
 
-    def _store(self, kind: _Kind, key: Key, held: _Entry | None, entry: _Entry) -> bool:
+    def _store(self, kind: _Kind, key: Key, held: _Entry | None, entry: _Entry, obj: Object) -> bool:
         same = held is not None and held.uid == entry.uid and held.body == entry.body
         if not same:
-            obj = entry.decode() if kind.indexes or kind.projections else {}
             values = {name: frozenset(index.function(obj)) for name, index in kind.indexes.items()}
             projected = {each: each.function(obj) for each in kind.projections}
             for name, index in kind.indexes.items():
@@ -304,16 +303,16 @@ class Cache:
         self._tell(key, held, None)
 
     def _start_over(self, state: _Kind, kind: str, objects: Iterable[Object], namespace: str | None) -> set[Key]:
-        entries = {Key.of(obj): _encode(obj) for obj in objects}
+        entries = {Key.of(obj): (_encode(obj), obj) for obj in objects}
         changed = set[Key]()
         for key in self.keys(kind, namespace):
             if key not in entries:
                 self._remove(state, key, state.entries[key])
                 changed.add(key)
         state.newest = 0
-        for key, entry in entries.items():
+        for key, (entry, obj) in entries.items():
             self._buried.pop(entry.uid, None)
-            if self._store(state, key, state.entries.get(key), entry):
+            if self._store(state, key, state.entries.get(key), entry, obj):
                 changed.add(key)
         return changed
 
@@ -331,6 +330,8 @@ class Cache:
             self._buried.popitem(last=False)
 
     def _tell(self, key: Key, old: _Entry | None, new: _Entry | None) -> None:
+        if not self._listeners:
+            return
         before, after = old.decode() if old is not None else None, new.decode() if new is not None else None
         for listener in self._listeners:
             try:

@@ -44,11 +44,35 @@ class EndlessBackoff:
 class NoAnnotations(kopf.DiffBaseStorage):
     """kopf keeps no last-handled state of objects: nothing of it may ever show in an annotation."""
 
+    def build(self, *, body: Any, **_: Any) -> Any:
+        """Nothing, instead of a deep copy of each object of each event: nothing is ever compared."""
+        return {}
+
     def fetch(self, *, body: Any) -> None:
         """Nothing is known of what was handled last."""
 
     def store(self, *, body: Any, patch: Any, essence: Any) -> None:
         """Nothing is kept."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """kopf's own handlers, whose progress this would be, are not used."""
+
+    def fetch(self, **_: Any) -> None:
+        """There is none."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing is written."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """There is nothing in it."""
+        return essence
 
 
 class Watch(threading.Thread):
@@ -133,6 +157,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = "hostler.dev/kopf-unused"  # never our own: kopf removes what it does not need
     settings.persistence.diffbase_storage = NoAnnotations()
+    settings.persistence.progress_storage = NoProgress()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True

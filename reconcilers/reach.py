@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from zlib import crc32
 
 from crds.host import Host, Management
 from crds.storage_domain import StorageDomain
@@ -13,6 +14,9 @@ from reconcilers.storage_domain.marker import owes_answer, verify
 
 PATIENCE_SECONDS = 0.25
 """How long a host is the only one asked. Most answer in a tenth of that, and one that hangs never does."""
+
+SHARED_BY = 4
+"""Hosts that share the work on one storage domain: each of them looks at the whole directory from time to time."""
 
 
 def reaching_hosts(ctx: Context, domain: StorageDomain, name: str | None = None) -> list[Hypervisor]:
@@ -28,15 +32,16 @@ def reaching_hosts(ctx: Context, domain: StorageDomain, name: str | None = None)
 
 
 async def working_host(
-    ctx: Context, domain: StorageDomain, name: str | None = None, *, max_age: float = 5.0
+    ctx: Context, domain: StorageDomain, name: str | None = None, *, work: str = "", max_age: float = 5.0
 ) -> Hypervisor | None:
     """A host (or the one named) on which the domain's marker was read, at most max_age seconds ago; None without one.
 
     A daemon that has just begun to hang still counts as connected. So when the first host is slow the next one is asked
-    beside it, and the first that answers is taken; a host that owes an answer comes last in the row. Raises what
-    `verify` raised for the first one, when it succeeds on none.
+    beside it, and the first that answers is taken; a host that owes an answer comes last in the row. `work`: what it is
+    for; other work goes to another one of the first few hosts. Raises what `verify` raised for the first one, when it
+    succeeds on none.
     """
-    hosts = reaching_hosts(ctx, domain, name)
+    hosts = _in_turn(reaching_hosts(ctx, domain, name), work)
     hosts.sort(key=lambda host: owes_answer(ctx, domain, host, PATIENCE_SECONDS))
     waiting, problems = list(hosts), dict[Hypervisor, BaseException]()
     asked: dict[asyncio.Task[None], Hypervisor] = {}
@@ -58,6 +63,13 @@ async def working_host(
     if hosts:
         raise problems[hosts[0]]
     return None
+
+
+def _in_turn(hosts: list[Hypervisor], work: str) -> list[Hypervisor]:
+    """The hosts, the first few of them in an order of this work's own."""
+    few = hosts[:SHARED_BY]
+    first = crc32(work.encode()) % len(few) if few else 0
+    return few[first:] + few[:first] + hosts[SHARED_BY:]
 
 
 def acting_host(ctx: Context, name: str) -> Hypervisor:

@@ -167,7 +167,7 @@ async def _host(ctx: Context, disk: Disk, domain: StorageDomain) -> Hypervisor |
     # Work that was begun on a host goes on there while that host can be asked.
     before = begun.at_work(ctx, disk) if name is None else None
     host = await working_host(ctx, domain, before, max_age=max_age) if before is not None else None
-    host = host or await working_host(ctx, domain, name, max_age=max_age)
+    host = host or await working_host(ctx, domain, name, work=disk.metadata.uid, max_age=max_age)
     if host is None:
         where = f"host {name}" if name is not None else "no host"
         message = f"{where} does not reach StorageDomain {domain.metadata.name} now: look at its status"

@@ -93,7 +93,7 @@ async def _discard(ctx: Context, disk: Disk) -> Verdict | None:
         message = f"{volume.path} is left: StorageDomain {disk.spec.storage_domain} is gone"
         ctx.event(disk, "VolumeLeft", message, warning=True)
         return None
-    host = await working_host(ctx, domain, volume.host)
+    host = await working_host(ctx, domain, volume.host, work=disk.metadata.uid)
     if host is None:
         message = f"deletion waits: no host reaches StorageDomain {domain.metadata.name}, where the volume lies"
         return progressing("StorageNotReachable", message, 600.0)

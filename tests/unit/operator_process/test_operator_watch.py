@@ -38,6 +38,13 @@ def test_kopf_leaves_no_trace_in_objects():
     settings = watch._settings()
     assert isinstance(settings.persistence.diffbase_storage, watch.NoAnnotations)
     assert settings.persistence.diffbase_storage.fetch(body={}) is None
+    assert settings.persistence.diffbase_storage.build(body={"spec": {"a": 1}}) == {}
+    progress, patch = settings.persistence.progress_storage, {}
+    assert isinstance(progress, watch.NoProgress)
+    progress.store(key="k", record={}, body={}, patch=patch)
+    progress.touch(body={}, patch=patch, value="now")
+    progress.purge(key="k", body={}, patch=patch)
+    assert patch == {} and progress.fetch(key="k", body={}) is None and progress.clear(essence={}) == {}
     patch: dict[str, Any] = {}
     settings.persistence.diffbase_storage.store(body={}, patch=patch, essence={})
     assert patch == {}
