@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import aiohttp
+
 from crds.base import Model, Resource
 from drivers.hypervisor import ConnectionView, HostDirectory, Hypervisor
 from engine.cache import Cache
@@ -86,6 +88,8 @@ class Context:
     """Identity of this Hostler: stamped into domains and storage, so that two installations keep apart."""
     namespace: str
     """The operator's namespace, where infrastructure Secrets are."""
+    connector: Callable[[], aiohttp.BaseConnector | None] = lambda: None
+    """How web servers are reached, anew for each session; None: over the network."""
     new_id: Callable[[], str] = field(default=lambda: str(uuid.uuid4()))
     """Makes an identifier that nobody has."""
     objects: Objects = field(init=False)

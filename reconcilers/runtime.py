@@ -10,9 +10,11 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
+
+import aiohttp
 
 from crds import KINDS
 from drivers.hypervisor import HostDirectory
@@ -67,8 +69,12 @@ class Runtime:
         workers: int = 48,
         per_host: int = 12,
         rng: random.Random | None = None,
+        connector: Callable[[], aiohttp.BaseConnector | None] = lambda: None,
     ) -> None:
-        """Build everything; nothing runs yet. `rng`: where all chance comes from, identifiers included."""
+        """Build everything; nothing runs yet. `rng`: where all chance comes from, identifiers included.
+
+        `connector`: how web servers are reached.
+        """
         self._rng = rng if rng is not None else random.SystemRandom()
         self.cache = Cache()
         install_indexes(self.cache)
@@ -90,6 +96,7 @@ class Runtime:
             installation=installation,
             namespace=namespace,
             new_id=self._new_id,
+            connector=connector,
         )
         self.controller = Controller(
             queue=self.queue,

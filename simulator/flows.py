@@ -6,6 +6,7 @@ A new operation is a new Flow here, and nothing else.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from drivers.simulated.files import File
 from drivers.simulated.sparse import SparseBytes
 from simulator.manifests import Object, cdrom, disk, drive, drive_of, vm
 from simulator.scene import Scene
+from simulator.web import HOST
 
 IMAGE = b"\xeb\x3c" + bytes(range(256)) * 1024
 """A raw image: not large, and no two blocks of it are alike to a checksum."""
@@ -46,21 +48,46 @@ def _delete(kind: str, name: str, propagation: str | None = None) -> Act:
     return lambda scene: scene.delete(kind, name, propagation=propagation)
 
 
+HOLD = "example.org/backup"
+
+
+def _held(obj: Object) -> Act:
+    """Applied, and at once held by somebody else's finalizer."""
+
+    def act(scene: Scene) -> None:
+        scene.apply(obj)
+        scene.hold(obj["kind"], obj["metadata"]["name"], HOLD)
+
+    return act
+
+
+UEFI = {"type": "UEFI"}
+
+
 def _three_vms(policy: str = "Always") -> tuple[Act, ...]:
     return (
         _apply(disk("data", "1Gi", format="raw")),
-        _apply(vm("web", drive("root"), drive_of("data", "data"), policy=policy)),
+        _held(vm("web", drive("root"), drive_of("data", "data"), policy=policy, firmware=UEFI)),
         _apply(vm("cache", drive("scratch", "local"), policy=policy)),
         _apply(vm("db", drive("root"), policy=policy, cloudInit={"userData": "#cloud-config\n"})),
     )
 
 
 def put_image(scene: Scene) -> None:
-    """Have an image lie on the shared storage, which nobody made."""
+    """Have an image lie on the shared storage, which nobody made, and on a web server."""
     scene.shared.create("image.raw", File(SparseBytes(IMAGE)))
+    scene.web.files["/image.raw"] = IMAGE
 
 
-IMAGE_SOURCE = {"file": {"path": "image.raw", "checksum": f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"}}
+_CHECKSUM = f"sha256:{hashlib.sha256(IMAGE).hexdigest()}"
+FILE_SOURCE = {"file": {"path": "image.raw", "checksum": _CHECKSUM}}
+WEB_SOURCE = {"http": {"url": f"http://{HOST}/image.raw", "checksum": _CHECKSUM}}
+
+
+def _given_up(scene: Scene) -> None:
+    """A Disk whose user thinks better of it while its image is on its way."""
+    scene.apply(disk("dropped", "1Gi", source=WEB_SOURCE))
+    scene.after(random.Random(f"given up {scene.seed}").uniform(0.0, 6.0), lambda: scene.delete("Disk", "dropped"))
 
 
 def _drives(name: str, *drives: Object) -> Act:
@@ -106,6 +133,7 @@ FLOWS = {
             given=_three_vms(),
             when=(
                 _delete("VirtualMachine", "web", propagation="Foreground"),
+                lambda scene: scene.release("VirtualMachine", "web"),
                 _delete("VirtualMachine", "cache"),
                 _delete("Disk", "data"),
                 _delete("VirtualMachine", "db"),
@@ -115,8 +143,9 @@ FLOWS = {
             "import",
             given=(put_image,),
             when=(
-                _apply(disk("golden", "1Gi", format="raw", source=IMAGE_SOURCE)),
-                _apply(vm("web", drive("root", source=IMAGE_SOURCE), drive_of("data", "golden"))),
+                _apply(disk("golden", "1Gi", format="raw", source=FILE_SOURCE)),
+                _apply(vm("web", drive("root", source=WEB_SOURCE), drive_of("data", "golden"))),
+                _given_up,
             ),
         ),
         Flow(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from crds.quantity import to_bytes
 from crds.virtual_machine import DiskType
@@ -32,6 +33,7 @@ def always(scene: Scene) -> Iterator[str]:
     """What the world saw happen that must never happen (I1, I3)."""
     for violation in scene.world.violations:
         yield f"at {violation.time:.1f}: {violation.breach} on {', '.join(violation.machines)}: {violation.what}"
+    yield from scene.broken
     for process in scene.processes:
         if process.failure is not None:
             yield f"{process.name} ended by itself: {process.failure!r}"
@@ -74,6 +76,9 @@ def _machines(scene: Scene) -> Iterator[str]:
     for key, spec in scene.intent.items():
         if key.kind != "VirtualMachine":
             continue
+        variables = scene.volumes.get(key)
+        if variables is not None and all(file is not variables for file in scene.shared.files.values()):
+            yield f"{key} has lost its UEFI variables"
         found = where.pop(names.domain_name(key.namespace, key.name), [])
         vm = scene.server.get(key.kind, key.name, key.namespace) or {}
         yield from _machine(scene, key, spec, found, vm.get("status") or {}, vm)
@@ -107,6 +112,8 @@ def _machine(
         name = _volume(disk)
         if opened.pop(name, 0) != 1:
             yield f"{key} has not opened {name} once: {[name for _, name in process.images]}"
+    if (spec.get("firmware") or {}).get("type") == "UEFI" and not any(n.endswith(".nvram.fd") for n in opened):
+        yield f"{key} runs without its UEFI variables"
     for name in opened:
         if not name.endswith(".nvram.fd"):
             yield f"{key} writes {name}, which is no disk of it"
@@ -147,15 +154,20 @@ def _disks(scene: Scene) -> Iterator[str]:
             yield f"{key} is {file.format}"
         if scene.volumes.get(key) is not file:
             yield f"{key} was Ready, and has another file now: what was in it is lost"
-        source = ((disk["spec"].get("source") or {}).get("file") or {}).get("path")
-        if source is not None and not _same_content(scene, source, file):
-            yield f"{key} does not hold what {source} holds"
+        source = _image(scene, disk)
+        if source is not None and file.shown().read(0, len(source)) != source:
+            yield f"{key} does not hold what its source holds"
 
 
-def _same_content(scene: Scene, source: str, file: Any) -> bool:
-    image = scene.shared.files[source].shown()
-    shown = file.shown()
-    return bool(shown.read(0, image.size) == image.read(0, image.size))
+def _image(scene: Scene, disk: Object) -> bytes | None:
+    """What the Disk was to be filled with."""
+    source = disk["spec"].get("source") or {}
+    if "http" in source:
+        return scene.web.files[urlsplit(source["http"]["url"]).path]
+    if "file" in source:
+        image = scene.shared.files[source["file"]["path"]].shown()
+        return bytes(image.read(0, image.size))
+    return None
 
 
 def _files(scene: Scene) -> Iterator[str]:

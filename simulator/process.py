@@ -16,6 +16,7 @@ from simulator.channel import ApiChannel, Faults, WatchStream
 from simulator.doors import Doorway, Gate, OpenGate
 from simulator.hosts import DelayNext, HostsDoor
 from simulator.loop import Scope, VirtualLoop
+from simulator.web import WebServer
 
 INSTALLATION = "11111111-1111-4111-8111-111111111111"
 NAMESPACE = "hostler-system"
@@ -34,6 +35,7 @@ class ControllerProcess:
         *,
         clock: Clock,
         rng: random.Random,
+        web: WebServer,
         gate: Gate | None = None,
         installation: str = INSTALLATION,
     ) -> None:
@@ -48,7 +50,7 @@ class ControllerProcess:
         self._client = KubeClient(Transport(ApiChannel(server, faults, self.scope, self.gate, rng)))
         self.runtime: Runtime | None = None
         self.watch: WatchStream | None = None
-        self._settings = {"clock": clock, "installation": installation, "rng": rng}
+        self._settings = {"clock": clock, "installation": installation, "rng": rng, "connector": web.connector}
 
     def start(self) -> None:
         """Begin, as the operator begins."""

@@ -26,6 +26,7 @@ from simulator.doors import Gate
 from simulator.manifests import Object
 from simulator.messages import Change, Request
 from simulator.process import ControllerProcess
+from simulator.web import WebServer
 from xmlgen import names
 
 EPOCH = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -53,7 +54,13 @@ class Scene:
         self.intent: dict[Key, Object] = {}
         """What users declare now: what they sent last of each object that they have not deleted."""
         self.volumes: dict[Key, File] = {}
-        """The file that each Disk had when it was Ready first."""
+        """The file that each Disk had when it was Ready first, and each VM for its UEFI variables."""
+        self.web = WebServer(random.Random(self.rng.random()))
+        self.holds: dict[Key, str] = {}
+        """Finalizers of others, which they take off themselves."""
+        self.broken: list[str] = []
+        """What was seen to go wrong between an object and those who write it."""
+        self._observed: dict[str, int] = {}
         self.gate = gate
         shared = self.world.store("shared", capacity=2**40)
         for name in HOSTS:
@@ -86,6 +93,7 @@ class Scene:
             clock=self.clock,
             rng=random.Random(self.rng.random()),
             gate=gate,
+            web=self.web,
         )
         self.processes.append(process)
         Context().run(process.start)
@@ -136,6 +144,10 @@ class Scene:
                 if process.name == name:
                     machine.lock_tray(process.uuid, f"ua-disk-{drive}")
 
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Have a user do something later."""
+        self._later(seconds, act)
+
     def delete(self, kind: str, name: str, namespace: str = "default", propagation: str | None = None) -> None:
         """Ask for deletion; what the object owns goes with it."""
         resource = _RESOURCES[kind]
@@ -149,6 +161,25 @@ class Scene:
         if not 200 <= status <= 299:
             raise RuntimeError(f"{request.method} {request.path}: {status} {answer}")
         return answer
+
+    def hold(self, kind: str, name: str, finalizer: str, namespace: str = "default") -> None:
+        """Have somebody else's finalizer on an object."""
+        key = Key(kind, namespace, name)
+        self._finalizers(key, lambda held: [*held, finalizer])
+        self.holds[key] = finalizer
+
+    def release(self, kind: str, name: str, namespace: str = "default") -> None:
+        """Have that one taken off again, by who put it there."""
+        key = Key(kind, namespace, name)
+        finalizer = self.holds.pop(key)
+        self._finalizers(key, lambda held: [each for each in held if each != finalizer])
+
+    def _finalizers(self, key: Key, change: Callable[[list[str]], list[str]]) -> None:
+        found = self.server.get(key.kind, key.name, key.namespace)
+        assert found is not None, f"{key} is not there"
+        path = _RESOURCES[key.kind].path(key.namespace or None, key.name)
+        body = {"metadata": {"finalizers": change(list(found["metadata"].get("finalizers") or ()))}}
+        self._send(Request("PATCH", path, body=body, content_type="application/merge-patch+json"))
 
     async def infrastructure(self) -> None:
         """Declare it, and wait until all of it is ready."""
@@ -185,12 +216,31 @@ class Scene:
         self._changed_at = self.loop.time()
         volume = (change.obj.get("status") or {}).get("volume") or {}
         key = Key.of(change.obj)
+        self._watch_over(key, change)
         if change.type == "DELETED":
             self.volumes.pop(key, None)
         elif change.resource.kind == "Disk" and volume.get("provisionedAt") and key not in self.volumes:
-            found = self.file_of(change.obj)
-            if found is not None:
-                self.volumes[key] = found
+            self._remember(key, self.file_of(change.obj))
+        elif change.resource.kind == "VirtualMachine" and key not in self.volumes:
+            files = (file["name"] for file in (change.obj.get("status") or {}).get("files") or ())
+            self._remember(key, next((self.shared.files.get(n) for n in files if n.endswith(".nvram.fd")), None))
+
+    def _remember(self, key: Key, file: File | None) -> None:
+        if file is not None:
+            self.volumes[key] = file
+
+    def _watch_over(self, key: Key, change: Change) -> None:
+        """What no write may do: take others' finalizers, or put a status back to what an older spec made of it."""
+        meta, status = change.obj["metadata"], change.obj.get("status") or {}
+        held = self.holds.get(key)
+        if held is not None and held not in (meta.get("finalizers") or ()):
+            self.broken.append(f"{key}: the finalizer {held} was taken by another than who put it there")
+            del self.holds[key]
+        observed = status.get("observedGeneration", -1)
+        # A generation that the object does not have any more was lost with a store that was set back.
+        if observed < self._observed.get(meta["uid"], -1) <= meta["generation"]:
+            self.broken.append(f"{key}: its status went back to generation {observed}")
+        self._observed[meta["uid"]] = observed
 
     # The truth
 

@@ -73,6 +73,17 @@ def defaulted(schema: Schema, value: Any) -> Any:
     return value
 
 
+def changed(schema: Schema, new: Any, old: Any) -> Schema:
+    """The schema without the fields in which the two values are the same: these were found to be right before."""
+    if not isinstance(new, dict) or not isinstance(old, dict) or "properties" not in schema:
+        return schema
+    fields = schema["properties"].items()
+    return {
+        **schema,
+        "properties": {n: inner for n, inner in fields if n not in new or n not in old or new[n] != old[n]},
+    }
+
+
 def causes(schema: Schema, value: Any, path: str = "") -> Iterator[Cause]:
     """Everything that is wrong with the value."""
     kind = schema.get("type")

@@ -83,9 +83,9 @@ def checked(resource: Resource, new: Object, old: Object) -> Object:
     """The object with its defaults. Refused if it is not valid; parts that are the old one's own are."""
     schema = schema_of(resource)
     fresh = {
-        name: inner
+        name: schemas.changed(inner, new.get(name), old.get(name))
         for name, inner in (schema.get("properties") or {}).items()
-        if name != "metadata" and not (name in old and new.get(name) is old[name])
+        if name != "metadata" and not (name in old and new.get(name) == old[name])
     }
     obj: Object = schemas.defaulted({**schema, "properties": fresh}, new)
     unnamed = {name: value for name, value in obj.items() if name != "metadata"}

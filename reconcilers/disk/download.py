@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+import aiohttp
+
 from reconcilers.bandwidth import Bandwidth
 from reconcilers.disk.image import HEADER_BYTES, too_large
 from reconcilers.disk.pieces import gather, pieces
@@ -19,6 +21,7 @@ FURTHER = 65536
 """Bytes that count as further."""
 WAIT_SECONDS = 1.0
 """Before the second try; twice as long before each other one."""
+Connector = Callable[[], aiohttp.BaseConnector | None]
 Admit = Callable[[bytes, Version], Awaitable[tuple[str, int]]]
 """Given the first HEADER_BYTES (or all of it): the name of the file to write to and the most bytes to write.
 
@@ -35,6 +38,8 @@ class Download:
     share: Bandwidth
     admit: Admit
     job: Job
+    connector: Connector = lambda: None
+    """How web servers are reached."""
     received: int = 0
     """Bytes that came."""
     interruptions: int = 0
@@ -46,7 +51,7 @@ class Download:
         failures, highest = 0, self.staged.offset
         if self._complete():
             return
-        async with opened() as session:
+        async with opened(self.connector()) as session:
             while True:
                 try:
                     async with ask(session, self.url, self.staged.offset, self.staged.version) as answer:

@@ -19,7 +19,7 @@ from crds.quantity import from_bytes, to_bytes
 from drivers.errors import AlreadyExists, Refused, StorageFull
 from drivers.hypervisor import Hypervisor, Volume
 from reconcilers.bandwidth import Bandwidth
-from reconcilers.disk.download import Download
+from reconcilers.disk.download import Connector, Download
 from reconcilers.disk.image import (
     HEADER_BYTES,
     BadImage,
@@ -76,6 +76,8 @@ class Import:
     share: Bandwidth
     earlier: tuple[str, ...] = ()
     """Volumes under whose names it was begun before by others: what came there by then is taken on."""
+    connector: Connector = lambda: None
+    """How web servers are reached."""
     need: int = 0
     """Bytes that are known to be needed on the storage."""
 
@@ -123,7 +125,7 @@ class Import:
         await self._delete(*(others if staged.offset else ()))
         self._all_of(staged.version.total, compressed=False)
         self.job.advance(staged.offset)
-        download = Download(source.url, staged, self.share, self._admit, self.job)
+        download = Download(source.url, staged, self.share, self._admit, self.job, self.connector)
         await download.run()
         _compare(staged.digest, expected)
         head = b"".join([chunk async for chunk in target.read(min(HEADER_BYTES, target.offset))])

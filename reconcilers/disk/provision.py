@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 
 from crds.disk import Disk, DiskContent, DiskFormat, DiskPhase, DiskVolume
@@ -109,17 +108,18 @@ async def run_import(
 
 
 async def _import(ctx: Context, job: Job, *, disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> None:
-    begun, volume = time.monotonic(), seen.mine.volume
+    begun, volume = ctx.clock.monotonic(), seen.mine.volume
     try:
         earlier = tuple(disk.status.volume.earlier) if disk.status.volume is not None else ()
-        brought = await Import(job, disk, host, pool, volume, _share(ctx, disk.spec.storage_domain), earlier).run()
+        share = _share(ctx, disk.spec.storage_domain)
+        brought = await Import(job, disk, host, pool, volume, share, earlier, ctx.connector).run()
         if brought.grows:
             await host.resize_volume(pool, volume, to_bytes(disk.spec.size))
         await record.write(host, pool, seen.mine)
     except Exception as error:
         metrics.imports.labels(reason_of(error)).inc()
         raise
-    seconds = max(time.monotonic() - begun, 0.001)
+    seconds = max(ctx.clock.monotonic() - begun, 0.001)
     metrics.imports.labels("ok").inc()
     metrics.import_rate.observe(brought.received / seconds)
     rate = about(int(brought.received / seconds))
@@ -158,8 +158,13 @@ def reason_of(error: Exception) -> str:
     return error.reason if isinstance(error, BadImage | HypervisorError) else "InternalError"
 
 
-async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None) -> bool:
-    """Remove the volume: into the trash when it was whole and the domain keeps trash (True), else for good."""
+async def discard(
+    disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, trashed_name: str | None, *, ours: bool = True
+) -> bool:
+    """Remove the volume: into the trash when it was whole and the domain keeps trash (True), else for good.
+
+    `ours`: nobody else has begun it, whose calls may still be under way.
+    """
     volume, asked = disk.status.volume, disk.metadata.deletion_timestamp
     assert volume is not None
     assert asked is not None
@@ -171,6 +176,8 @@ async def discard(disk: Disk, host: Hypervisor, pool: str, trash_seconds: int, t
         return True
     for name in (*names.import_names(volume.name), volume.name, names.record_name(volume.name)):
         await host.delete_volume(pool, name)
+    if not whole and not ours:
+        await abandon(host, pool, volume.name, int(asked.timestamp()))
     return False
 
 

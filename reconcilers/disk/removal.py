@@ -7,7 +7,7 @@ from crds.disk import Disk, DiskVolume
 from crds.storage_domain import StorageDomain
 from drivers.hypervisor import Hypervisor
 from reconcilers.context import Context
-from reconcilers.disk import growing, place, provision, record
+from reconcilers.disk import begun, growing, place, provision, record
 from reconcilers.holding import let_go
 from reconcilers.objects import key_of
 from reconcilers.reach import working_host
@@ -107,7 +107,8 @@ async def _discard(ctx: Context, disk: Disk) -> Verdict | None:
         trashed = names.trash_name(volume.name, int(disk.metadata.deletion_timestamp.timestamp()))
     if volume.name in files and trashed is None:
         return None
-    if await provision.discard(disk, host, pool, domain.spec.trash_seconds, trashed):
+    ours = begun.at_work(ctx, disk) is not None
+    if await provision.discard(disk, host, pool, domain.spec.trash_seconds, trashed, ours=ours):
         message = f"{volume.name} is trash and goes in {domain.spec.trash_seconds} s: source.existing takes it back"
         ctx.event(disk, "Trashed", message)
     return None

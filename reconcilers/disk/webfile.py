@@ -82,11 +82,13 @@ def shown(url: URL | str) -> str:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that keeps nothing from one request to the next."""
+async def opened(connector: aiohttp.BaseConnector | None) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that keeps nothing from one request to the next, over the network or whatever way is given."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=STALL_SECONDS)
     jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, cookie_jar=jar) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=jar
+    ) as session:
         yield session
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from drivers.errors import Refused
 from drivers.simulated.faults import Raise, Rule
 from simulator import manifests
-from simulator.flows import IMAGE_SOURCE, put_image
+from simulator.flows import FILE_SOURCE, WEB_SOURCE, put_image
 from simulator.manifests import Object, disk, drive, drive_of, vm
 from simulator.scene import Scene
 from tests.faults.freezing import FreezeOnce, hold_up
@@ -39,8 +39,8 @@ def import_stopped_before(verb: str, nth: int = 1) -> Callable[[Scene], Awaitabl
         put_image(scene)
         gate = hold_up(scene, verb, None, nth=nth)
         scene.apply(
-            disk("golden", "1Gi", format="raw", source=IMAGE_SOURCE),
-            vm("web", drive("root", source=IMAGE_SOURCE), drive_of("data", "golden")),
+            disk("golden", "1Gi", format="raw", source=FILE_SOURCE),
+            vm("web", drive("root", source=WEB_SOURCE), drive_of("data", "golden")),
         )
         await _frozen(gate)
         await asyncio.sleep(LONG)

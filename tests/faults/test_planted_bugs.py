@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.keys import Key
+from engine.kube import KubeClient
 from engine.result import RequeueAfter, Result
 from reconcilers import virtual_machine
 from reconcilers.disk import begun, growing, place, provision, record, removal
@@ -168,6 +169,75 @@ def an_import_goes_on_with_the_file_of_another_controller(patch: pytest.MonkeyPa
     patch.setattr(begun, "turn", lambda *_: begun.Turn.MINE)
 
 
+def a_status_is_applied_whatever_has_changed(patch: pytest.MonkeyPatch) -> None:
+    apply_status = KubeClient.apply_status
+
+    async def blind(self: KubeClient, resource: Any, obj: Any, **known: Any) -> Any:
+        metadata = {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
+        return await apply_status(self, resource, {**obj, "metadata": metadata}, **known)
+
+    patch.setattr(KubeClient, "apply_status", blind)
+
+
+def finalizers_are_changed_whatever_has_changed(patch: pytest.MonkeyPatch) -> None:
+    async def blind(self: KubeClient, resource: Any, key: Any, ops: Any, *, manager: str, **_: Any) -> Any:
+        return await self._transport.request(
+            "PATCH",
+            resource.path_of(key),
+            kind=resource.kind,
+            verb="patch",
+            query={"fieldManager": manager},
+            body=[{"op": "test", "path": "/kind", "value": resource.kind}, *ops],
+            content_type="application/json-patch+json",
+        )
+
+    patch.setattr(KubeClient, "patch_metadata", blind)
+
+
+def a_download_is_forgotten_when_its_volume_is_whole(patch: pytest.MonkeyPatch) -> None:
+    finish = provision.finish
+
+    async def forgetful(ctx: Any, disk: Any, *rest: Any) -> None:
+        blank = disk.spec.model_copy(update={"source": None})
+        await finish(ctx, disk.model_copy(update={"spec": blank}), *rest)
+
+    patch.setattr(provision, "finish", forgetful)
+
+
+def a_download_is_forgotten_when_its_disk_goes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(provision, "discard", without_imports(provision.discard))
+    patch.setattr(provision, "abandon", without_imports(provision.abandon))
+
+
+def without_imports(function: Any) -> Any:
+    """The function on a host that keeps what imports leave."""
+
+    class Keeping:
+        def __init__(self, host: Any) -> None:
+            self.host = host
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.host, name)
+
+        async def delete_volume(self, pool: str, name: str) -> None:
+            if ".import" not in name:
+                await self.host.delete_volume(pool, name)
+
+    async def called(*given: Any, **options: Any) -> Any:
+        return await function(*(Keeping(a) if hasattr(a, "delete_volume") else a for a in given), **options)
+
+    return called
+
+
+def uefi_variables_go_with_the_definition(patch: pytest.MonkeyPatch) -> None:
+    undefine = act.undefine
+
+    async def thorough(ctx: Any, hosts: Any, facts: Any, *, nvram: bool = False) -> None:
+        await undefine(ctx, hosts, facts, nvram=True)
+
+    patch.setattr(act, "undefine", thorough)
+
+
 def a_definition_is_left_when_off(patch: pytest.MonkeyPatch) -> None:
     stopped = vm_decide._stopped
     patch.setattr(vm_decide, "_stopped", lambda *given: replace(stopped(*given), step=Nothing()))
@@ -194,6 +264,11 @@ BY_CAMPAIGN: tuple[tuple[Patch, str], ...] = (
     (a_finalizer_goes_before_the_volume, "delete"),
     (media_are_what_the_stamp_says, "medium"),
     (a_definition_is_left_when_off, "stop"),
+    (uefi_variables_go_with_the_definition, "stop"),
+    (a_status_is_applied_whatever_has_changed, "grow"),
+    (finalizers_are_changed_whatever_has_changed, "create"),
+    (a_download_is_forgotten_when_its_volume_is_whole, "import"),
+    (a_download_is_forgotten_when_its_disk_goes, "import"),
 )
 BY_STORY: tuple[tuple[Patch, Story], ...] = (
     (absence_from_a_stale_list_counts_as_gone, stories.host_cut_off_while_starting),

@@ -13,7 +13,7 @@ from drivers.errors import HostTimeout
 from drivers.hypervisor import ConnectionState, FileNames
 from engine.errors import Conflict
 from engine.keys import Key
-from reconcilers.disk import place, record, removal
+from reconcilers.disk import begun, place, record, removal
 from reconcilers.disk.record import Record
 from reconcilers.storage_domain import reconcile
 from reconcilers.virtual_machine.act import release
@@ -185,8 +185,24 @@ async def test_without_trash_it_goes_for_good():
 
 async def test_what_was_never_whole_goes_for_good():
     w = await Storage().begin()
+    found = disk().volume(NAME, whole=False)
+    begun.chosen(w.context, w.disk(found), w.kvm1, PATH, NAME)
+    w.directory.files.update({NAME: b"half", import_name(NAME): b"half"})
+    assert await removed(w, found) is None
+    assert w.files() == set()
+
+
+async def test_what_another_controller_had_begun_is_marked_too_as_its_calls_may_come_late():
+    w = await Storage().begin()
     w.directory.files.update({NAME: b"half", import_name(NAME): b"half"})
     assert await removed(w, disk().volume(NAME, whole=False)) is None
+    (mark,) = w.files()
+    assert mark.startswith(f"{NAME}.trash-")
+    # The sweep removes whatever comes until then.
+    w.directory.files.update({NAME: b"late", import_name(NAME): b"late", record_name(NAME): b"late"})
+    w.clock.move(2 * 86400)
+    key = Key("StorageDomain", "", "fast")
+    await reconcile(w.context, key)
     assert w.files() == set()
 
 
