@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tests.faults_real.results import Figures
 from tests.integration.system.cluster import Cluster, Object, disk, storage
@@ -138,7 +139,7 @@ def small_file_system(cluster: Cluster) -> Iterator[Path]:
         image.unlink()
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress])
 def test_compressed_image(cluster: Cluster, pack: Callable[[bytes], bytes]) -> None:
     content = noise(4 * MIB) + bytes(4 * MIB)
     with published(cluster, "image.raw.packed", pack(content)) as source:
