@@ -28,6 +28,13 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+class BootClock(SystemClock):
+    """A clock for promises to other machines: it goes on while this one is suspended, which `monotonic` does not."""
+
+    def monotonic(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class LoopClock:
     """The running event loop's time, which a test's loop can make virtual; the wall clock moves along with it."""
 

@@ -54,6 +54,7 @@ class Resource:
 
 SECRETS = Resource("", "v1", "Secret", "secrets", namespaced=True)
 EVENTS = Resource("events.k8s.io", "v1", "Event", "events", namespaced=True)
+LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", namespaced=True)
 
 
 class KubeClient:
@@ -159,6 +160,22 @@ class KubeClient:
         query = {"fieldValidation": "Strict"} | ({"fieldManager": manager} if manager else {})
         return await self._transport.request(
             "POST", resource.path(namespace), kind=resource.kind, verb="create", query=query, body=obj
+        )
+
+    async def replace(self, resource: Resource, obj: Object) -> Object:
+        """Puts the object in the place of the one with its uid and resourceVersion, as compare-and-set.
+
+        Conflict when that is no longer so, also because it is gone (for some kinds NotFound then).
+        """
+        key = Key.of(obj)
+        assert obj["metadata"]["uid"] and obj["metadata"]["resourceVersion"], "without them nothing is compared"
+        return await self._transport.request(
+            "PUT",
+            resource.path_of(key),
+            kind=resource.kind,
+            verb="replace",
+            query={"fieldValidation": "Strict"},
+            body=obj,
         )
 
     async def apply_status(self, resource: Resource, obj: Object, *, manager: str, force: bool = True) -> Object:

@@ -25,6 +25,18 @@ api_seconds = Histogram("hostler_api_seconds", "Duration of API calls", ["kind",
 api_retries = Counter("hostler_api_retries", "API calls sent again inside the client", ["kind", "reason"])
 events = Counter("hostler_events", "Kubernetes Events by what became of them", ["outcome"])
 
+session_renewals = Counter("hostler_session_renewals", "Renewals of this process's session, by outcome", ["outcome"])
+locks_held = Gauge("hostler_locks_held", "Locks that this process holds")
+lock_wait_seconds = Histogram(
+    "hostler_lock_wait_seconds", "From the claim of a set of locks to its grant", buckets=_WORK
+)
+lock_refusals = Counter(
+    "hostler_lock_refusals", "Claims that were not granted, by reason (Held: a conflict)", ["reason"]
+)
+lock_takeovers = Counter(
+    "hostler_lock_takeovers", "Locks of dead processes: resumed by their operation, settled, or failed", ["outcome"]
+)
+
 driver_seconds = Histogram(
     "hostler_driver_call_seconds", "Duration of calls to hosts", ["method", "outcome"], buckets=_WORK
 )

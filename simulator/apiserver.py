@@ -2,8 +2,9 @@
 
 It answers requests as HTTP does, (status, body), so that the client, its errors and its parsing run as they are. In it:
 resourceVersion, uid, generation, creation and deletion times, the status subresource, finalizers, preconditions, merge
-patch, JSON patch, server-side apply of status, garbage collection, namespaces that end, pages, changes for watches, and
-the generated schemas (unknown fields, defaults, types and bounds). Not in it: CEL rules, admission, authorisation.
+patch, JSON patch, replacement, server-side apply of status, garbage collection, namespaces that end, pages, changes for
+watches, and the generated schemas (unknown fields, defaults, types and bounds). Not in it: CEL rules, admission,
+authorisation.
 `tests/integration/api/test_simulated_api.py` tells both the same story and compares.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 from engine.clock import Clock, timestamp
 from engine.keys import Key
-from engine.kube import EVENTS, Resource
+from engine.kube import EVENTS, LEASES, Resource
 from reconcilers.objects import API, NAMESPACE, SECRET
 from simulator import schema as schemas
 from simulator.garbage import EMPTIED, FOREGROUND, collect
@@ -29,7 +30,7 @@ from simulator.schema import copied
 from simulator.validity import allowed, checked, has_status, json_patched, owned, schema_of, strict
 
 CONFIG_MAP = Resource("", "v1", "ConfigMap", "configmaps", namespaced=True)
-SERVED: tuple[Resource, ...] = (*API.values(), NAMESPACE, SECRET, CONFIG_MAP, EVENTS)
+SERVED: tuple[Resource, ...] = (*API.values(), NAMESPACE, SECRET, CONFIG_MAP, EVENTS, LEASES)
 _GENERATED = frozenset({"name", "namespace", "labels", "annotations", "finalizers", "ownerReferences"})
 
 
@@ -133,6 +134,8 @@ class ApiServer:
                 return 200, copied(self._find(resource, namespace, name).obj)
             case "POST":
                 answer = 201, self._create(resource, namespace, request, who)
+            case "PUT" if name is not None:
+                answer = 200, self._replace(resource, namespace, name, sub, request, who)
             case "PATCH" if name is not None:
                 answer = 200, self._patch(resource, namespace, name, sub, request, who)
             case "DELETE" if name is not None:
@@ -242,12 +245,27 @@ class ApiServer:
             new = json_patched(old, request.body)
         else:
             new = merge_patch(old, request.body)
+        return self._change(resource, stored, new, sub, request, manager)
+
+    def _replace(self, resource: Resource, namespace: str, name: str, sub: str, request: Request, who: str) -> Object:
+        if Key(resource.kind, namespace, name) not in self._objects and request.body["metadata"].get("uid"):
+            raise outdated(resource, name)  # the uid is a precondition, also where a replacement may create
+        stored = self._find(resource, namespace, name)
+        return self._change(
+            resource, stored, copied(request.body), sub, request, request.query.get("fieldManager", who)
+        )
+
+    def _change(
+        self, resource: Resource, stored: Stored, new: Object, sub: str, request: Request, manager: str
+    ) -> Object:
+        """Take a changed object in, if it was made from the one that is stored."""
+        old = stored.obj
         version = new["metadata"].get("resourceVersion")
         if version is not None and version != old["metadata"]["resourceVersion"]:
-            raise outdated(resource, name)
+            raise outdated(resource, old["metadata"]["name"])
         uid = new["metadata"].get("uid")
         if uid is not None and uid != old["metadata"]["uid"]:
-            raise outdated(resource, name)
+            raise outdated(resource, old["metadata"]["name"])
         new = allowed(resource, old, new, sub)
         strict(resource, new, request)
         managed = stored.managed.copied()

@@ -40,6 +40,10 @@ class Faults:
     lost_replies: float = 0.0
     """Share of the writes that are carried out and whose answer never comes."""
 
+    def heal(self) -> None:
+        """From now on nothing befalls them."""
+        self.away, self.silent, self.slow, self.answers, self.lost_replies = False, False, (0.0, 0.0), {}, 0.0
+
 
 class ApiChannel:
     """The channel (engine.transport.Channel) of one controller."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine import errors
 from engine.keys import Key
-from engine.kube import KubeClient, Resource
+from engine.kube import LEASES, KubeClient, Resource
 from engine.transport import Transport
 from reconcilers.objects import API, NAMESPACE
 
@@ -47,6 +47,7 @@ class Story:
             self.ownership,
             self.finalizers,
             self.pages,
+            self.leases,
             self.garbage,
             self.foreground,
             self.the_end_of_a_namespace,
@@ -126,6 +127,19 @@ class Story:
         self.outcomes.append(("pages", [item["metadata"]["name"] for item in items]))
         items, _ = await self.client.list(DISKS, self.namespace, metadata_only=True)
         self.outcomes.append(("metadata only", [sorted(item) for item in items]))
+
+    async def leases(self) -> None:
+        spec = {"holderIdentity": "me", "leaseTransitions": 1, "leaseDurationSeconds": 10}
+        obj = {"apiVersion": LEASES.api_version, **named("Lease", "l", self.namespace), "spec": spec}
+        first = await self.client.create(LEASES, obj)
+        version = first["metadata"]["resourceVersion"]
+        free = {**first, "spec": {"leaseTransitions": 2}}
+        self.outcomes.append(("replaced", (await self.client.replace(LEASES, free))["spec"]))
+        await self.step("replace by an old version", self.client.replace(LEASES, first))
+        key = Key("Lease", self.namespace, "l")
+        await self.step("delete by an old version", self.client.delete(LEASES, key, resource_version=version))
+        await self.step("delete the lease", self.client.delete(LEASES, key, uid=first["metadata"]["uid"]))
+        await self.step("replace what is gone", self.client.replace(LEASES, free))
 
     async def garbage(self) -> None:
         owner = await self.create(DISKS, self.disk("owner"))

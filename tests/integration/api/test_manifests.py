@@ -29,6 +29,7 @@ EVERYWHERE: set[Right] = {
 AT_HOME: set[Right] = {
     *(("", "secrets", verb) for verb in ("get", "list", "watch")),
     *(("", "configmaps", verb) for verb in ("get", "create")),
+    *(("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update", "delete")),
 }
 
 
@@ -90,6 +91,8 @@ def test_the_operator_may_do_this_and_nothing_else(api: Api, tenant: str) -> Non
         ("yes", ["delete", "disks.hostler.dev", "-n", "tenant"]),
         ("no", ["delete", "storagedomains.hostler.dev"]),
         ("no", ["create", "pods", "-n", "hostler-system"]),
+        ("yes", ["update", "leases", "-n", "hostler-system"]),
+        ("no", ["update", "leases", "-n", "kube-system"]),
     ],
 )
 def test_questions_about_the_operator(api: Api, tenant: str, allowed: str, question: list[str]) -> None:
