@@ -96,6 +96,8 @@ class Scene:
             web=self.web,
         )
         self.processes.append(process)
+        # What its predecessor was waiting for (a guest's patience) may begin anew, without a word in any status.
+        self._changed_at = self.loop.time()
         Context().run(process.start)
         return process
 
@@ -203,7 +205,7 @@ class Scene:
             await asyncio.sleep(max(left, 0.1))
 
     def last_change(self) -> float:
-        """When an object was changed last; Events do not count. Now, while no controller runs."""
+        """When an object was changed or a controller begun last; Events do not count. Now, while no controller runs."""
         if not self.processes or all(p.scope.dead or p.runtime is None for p in self.processes):
             return self.loop.time()
         return self._changed_at
