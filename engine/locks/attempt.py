@@ -39,7 +39,7 @@ class Attempt:
         """`lapsed`: ids of holders of this very operation that are known to be dead for long enough."""
         self._locks = locks
         self._claim = claim
-        self._wait = wait
+        self._until = locks.clock.monotonic() + wait
         self._lapsed = set(lapsed)
         self._id = locks.session.next_claim()
         self._wanted = claim.wanted()
@@ -51,7 +51,6 @@ class Attempt:
 
     async def run(self, scope: Scope) -> Grant:
         """See Locks.acquire."""
-        until = self._locks.clock.monotonic() + self._wait
         looks, blocked = 0, None
         try:
             while True:
@@ -62,7 +61,7 @@ class Attempt:
                     return self._grant(scope)
                 if await self._made_room(blocked):
                     continue
-                left = until - self._locks.clock.monotonic()
+                left = self._until - self._locks.clock.monotonic()
                 if left <= 0:
                     raise blocked.held()
                 await self._queue()
@@ -169,7 +168,10 @@ class Attempt:
         before = self._touched.get(lockable)
         self._touched[lockable] = True
         try:
-            stored = self._stored[lockable] = await self._locks.store.change(lockable, transition, known=known)
+            # Where many want the same at once, a write is refused often; that is waiting too.
+            left = self._until - self._locks.clock.monotonic()
+            stored = await self._locks.store.change(lockable, transition, known=known, patience=left)
+            self._stored[lockable] = stored
         except _Blocked:
             # Raised by a record in which a write of ours, had there been one, is settled.
             if before is None:

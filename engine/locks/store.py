@@ -62,14 +62,21 @@ class LockStore:
         return Stored(parse(lease), lease)
 
     async def change(
-        self, lockable: Lockable, transition: Transition, *, known: Stored | None = None, settle: bool = False
+        self,
+        lockable: Lockable,
+        transition: Transition,
+        *,
+        known: Stored | None = None,
+        settle: bool = False,
+        patience: float = 0.0,
     ) -> Stored:
         """What is stored once the transition has been made, or what is there already if it changes nothing.
 
         `known`: seen before, so that it need not be read. `settle`: write in any case, for an earlier write of ours may
-        still be under way. An ApiError when it did not come about in time: then it may come about later.
+        still be under way. `patience`: seconds, if more than usual. An ApiError when it did not come about in time:
+        then it may come about later.
         """
-        until = self._clock.monotonic() + self._patience
+        until = self._clock.monotonic() + max(self._patience, patience)
         pause = self._rng.uniform(*_PAUSE)
         stored = known
         while True:

@@ -24,7 +24,8 @@ from engine.kube import LEASES, KubeClient, Resource
 from engine.locks import Abandoned, Claim, Grant, Held, Lockable, Locks, Session, SessionThread, Timing
 
 NAMESPACES = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
-QUICK = Timing(duration=2, validity=1.5, interval=0.3, request=0.5, longest_call=1.0)
+QUICK = Timing(duration=6, validity=4.5, interval=0.5, request=2.0, longest_call=1.0)
+"""Quicker than replicas need it, and slow enough for a machine that runs three labs at once."""
 MUST = 0.040
 """Seconds for a set of three locks, taken and given back; 0.025 is the aim."""
 
@@ -118,7 +119,7 @@ async def test_a_session_is_one_write_an_interval_and_none_for_locks(client: Kub
         grants = [await one.locks.acquire(Claim(f"op{n}", "stays", lockables())) for n in range(5)]
         before = writes()
         await asyncio.sleep(3)
-        assert 7 <= writes() - before <= 3 / QUICK.interval + 1
+        assert 2 <= writes() - before <= 3 / QUICK.interval + 1
         for grant in grants:
             await grant.release()
     names = [item["metadata"]["name"] for item in (await client.list(LEASES, namespace))[0]]
@@ -151,14 +152,13 @@ async def test_the_dead_are_followed_and_their_work_settled(client: KubeClient, 
         grant = await two.locks.acquire(Claim("b", "waits", [disk]), wait=30)
         assert two.recovered == ["a"] and grant.token(disk) == 3
         await grant.release()
-        await asyncio.sleep(3)
         await one.thread.stop()
 
 
 def stop(process: Process) -> None:
-    """Its thread stands still, so it is not renewed, and does not notice, for five seconds."""
+    """Its thread stands still, so it is not renewed, and does not notice, until it counts as lost."""
     loop: Any = process.thread._loop
-    loop.call_soon_threadsafe(time.sleep, 5)
+    loop.call_soon_threadsafe(time.sleep, 2 * QUICK.duration)
 
 
 async def test_many_at_once_end_up_one_after_the_other(client: KubeClient, namespace: str) -> None:
