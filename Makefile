@@ -48,7 +48,7 @@ faults: $(VENV) ## Kill the controller at every call, and more that can go wrong
 	@$(BIN)/pytest tests/faults $(ARGS)
 
 faults-long: $(VENV) ## The same with 1000 seeds, a hundred times the generated input, and no bound in time
-	@FAULTS_SEEDS=1000 FAULTS_SECONDS=1000000 FUZZ_EXAMPLES=100 $(BIN)/pytest tests/faults $(ARGS)
+	@FAULTS_SEEDS=1000 FAULTS_STRIDE=1 FAULTS_SECONDS=1000000 FUZZ_EXAMPLES=100 $(BIN)/pytest tests/faults $(ARGS)
 
 soak: $(VENV) ## Crash points under ever new seeds until it is stopped, with the command that shows a failure again
 	@$(BIN)/python -m simulator soak $(ARGS)

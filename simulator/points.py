@@ -205,7 +205,7 @@ def find(
     """Run a flow under one seed, with a kill at each of its points, and add what came of it: that is returned.
 
     `every_death`: in every way at every point; otherwise in one, and the next seed takes the next one.
-    `stride`: only at every point of that many.
+    `stride`: only at every point of that many, and under the next seed at the ones after them.
     `one_is_enough`: nobody is killed any more once something went wrong.
     """
 
@@ -219,9 +219,11 @@ def find(
             ways += [Death.AFTER, Death.LATE]
         if every_death:
             return tuple(ways)
-        if not call.acts and (seed + zlib.crc32(point.name.encode())) % QUESTIONS:
+        # Counted by the seeds that come to this point, so that each way and each question has its turn there.
+        turn = seed // stride + zlib.crc32(point.name.encode())
+        if not call.acts and turn % QUESTIONS:
             return ()
-        return (ways[(seed + zlib.crc32(point.name.encode())) % len(ways)],)
+        return (ways[turn % len(ways)],)
 
     gate = ForkingGate(flow.name, seed, deaths)
     begun = _cpu_seconds()

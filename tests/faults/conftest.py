@@ -1,5 +1,7 @@
 """Campaigns against faults: FAULTS_SEEDS seeds for each flow (50), FAULTS_SECONDS of real time for all (2340).
 
+A seed kills at one of FAULTS_STRIDE points (3), the next seed at the ones after them.
+
 What has been gone through for this version of the code is remembered in the file that FAULTS_RECORD names.
 """
 
@@ -20,6 +22,12 @@ _done: list[Campaign] = []
 def seeds() -> range:
     """The seeds of this run."""
     return range(int(os.environ.get("FAULTS_SEEDS", "50")))
+
+
+@pytest.fixture
+def stride() -> int:
+    """Of how many crash points a seed takes one."""
+    return int(os.environ.get("FAULTS_STRIDE", "3"))
 
 
 @pytest.fixture(scope="session")

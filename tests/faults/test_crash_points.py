@@ -13,8 +13,10 @@ from simulator.flows import FLOWS
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("flow", FLOWS)
-def test_every_crash_point(flow: str, seeds: range, seconds: float, record: Path, campaigns: list[Campaign]) -> None:
-    found = spread(flow, seeds, seconds, path=record)
+def test_every_crash_point(
+    flow: str, seeds: range, stride: int, seconds: float, record: Path, campaigns: list[Campaign]
+) -> None:
+    found = spread(flow, seeds, seconds, path=record, stride=stride)
     campaigns.append(found)
     assert not found.failures, described(found.failures)
     assert not found.left, f"there was no time for {found.left} seeds: the same command again goes on with them"
