@@ -129,6 +129,9 @@ async def _keep(ctx: Context, disk: Disk) -> Standing:
         return Standing(progressing("Creating", "", CREATE_BOUND), DiskPhase.CREATING, more=True)
     await begun.give_up(ctx, disk)
     seen = await _observe(ctx, disk, disk.status.volume, host, pool)
+    if provisioned and seen.trashed:
+        # Written late, by a controller that stood still while the volume was taken back: it must not outlive this Disk.
+        await trash.unmark(host, pool, disk.status.volume.name)
     return await _act(ctx, disk, domain, host, seen, decide(disk, seen))
 
 

@@ -21,7 +21,7 @@ from reconcilers.disk.webfile import shown
 from reconcilers.jobs import Job
 from reconcilers.objects import key_of
 from reconcilers.standing import Verdict, progressing, stalled
-from reconcilers.storage_domain import may_allocate
+from reconcilers.storage_domain import may_allocate, trash
 from xmlgen import names
 from xmlgen.volume import volume_xml
 
@@ -53,8 +53,7 @@ async def take_over(disk: Disk, host: Hypervisor, pool: str, seen: Observed) -> 
     if info.format != disk.spec.format.value:
         raise BadImage("FormatMismatch", f"the file is {info.format}, not {disk.spec.format.value}")
     await record.write(host, pool, seen.mine)
-    for name in (await host.volume_names(pool)).starting(f"{seen.volume.name}.trash-"):
-        await host.delete_volume(pool, name)
+    await trash.unmark(host, pool, seen.volume.name)
 
 
 async def finish(ctx: Context, disk: Disk, host: Hypervisor, pool: str) -> None:

@@ -118,6 +118,13 @@ async def take_back(ctx: Context, domain: StorageDomain, host: str, volume: str)
     return True
 
 
+async def unmark(host: Hypervisor, path: str, volume: str) -> None:
+    """Have no mark beside a volume that a Disk has. Raises HypervisorError."""
+    for name in (await host.volume_names(path)).starting(f"{volume}.trash-"):
+        if names.parse_trash_name(name) is not None and await _is_mark(host, path, name):
+            await host.delete_volume(path, name)
+
+
 def title(volume: str, host: str | None) -> str:
     """What a volume is called in the domain's status; `host` where each has a directory of its own."""
     return volume if host is None else f"{host}/{volume}"

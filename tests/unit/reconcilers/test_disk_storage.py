@@ -14,13 +14,14 @@ from drivers.hypervisor import ConnectionState, FileNames
 from engine.errors import Conflict
 from engine.keys import Key
 from reconcilers.disk import begun, place, record, removal
+from reconcilers.disk import reconcile as reconcile_disk
 from reconcilers.disk.record import Record
 from reconcilers.storage_domain import reconcile
 from reconcilers.virtual_machine.act import release
 from reconcilers.virtual_machine.plan import Release
 from tests.unit.reconcilers.builders import DiskBuilder, disk, storage, vm
 from tests.unit.reconcilers.fakes import INSTALLATION, Directory, World, domain
-from xmlgen.names import MARKER, import_name, record_name, volume_name
+from xmlgen.names import MARKER, import_name, record_name, trash_name, volume_name
 
 PATH = "/srv/vms"
 NAME = volume_name("default", "root", "uid-root", "qcow2")
@@ -174,6 +175,17 @@ async def test_a_whole_volume_goes_to_the_trash():
     assert w.recorder.events[-1][0] == "Trashed"
     assert NAME in w.recorder.events[-1][1]
     assert {NAME, record_name(NAME)} <= w.files()
+
+
+async def test_a_late_mark_beside_a_volume_that_is_in_use_is_removed():
+    """Its writer stood still while the volume was taken back: with Retain it would be purged one day."""
+    w = await Storage().begin()
+    w.owned(NAME, MINE)
+    w.directory.files |= {trash_name(NAME, 5): b"", f"{NAME}.trash-notes": b"a person's", trash_name(NAME, 7): b"data"}
+    w.disk(disk().volume(NAME))
+    w.add("Namespace", "default", {})
+    await reconcile_disk(w.context, Key("Disk", "default", "root"))
+    assert {name for name in w.files() if ".trash-" in name} == {f"{NAME}.trash-notes", trash_name(NAME, 7)}
 
 
 async def test_without_trash_it_goes_for_good():
