@@ -108,14 +108,14 @@ class Session:
         if why is not None:
             listener(why)
 
-    def lose(self, why: str) -> None:
+    def lose(self, why: str, *, level: int = logging.WARNING) -> None:
         """Ends it for ever; only the first reason counts."""
         with self._guard:
             if self._lost is not None:
                 return
             self._lost = why
             listeners, self._listeners = self._listeners, []
-        _log.warning("the session is over", extra={"session": self.identity, "reason": why})
+        _log.log(level, "the session is over", extra={"session": self.identity, "reason": why})
         for listener in listeners:
             listener(why)
 
@@ -163,7 +163,7 @@ class Session:
 
     async def close(self, client: KubeClient) -> None:
         """An orderly end: nothing may be done under it from now on, and its Lease goes. Never raises an ApiError."""
-        self.lose("it was closed")
+        self.lose("it was closed", level=logging.INFO)
         if self._lease:
             try:
                 async with asyncio.timeout(self.timing.request):
