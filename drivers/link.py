@@ -118,8 +118,8 @@ class Link(ABC):
 
     def image_in_use(self, path: str) -> bool:
         """Whether a domain that is not off has the image at this path."""
-        users = (self.store.get(uuid) for uuid in self.store.users_of(path))
-        return any(user is not None and user.state in ACTIVE for user in users)
+        inventory = self.store.inventory()
+        return inventory is not None and any(domain.state in ACTIVE for domain in inventory.having(path))
 
     def require_connected(self) -> None:
         """Raises NotConnected."""

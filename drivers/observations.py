@@ -38,7 +38,6 @@ class ObservationStore:
         self._guests: dict[str, GuestFacts] = {}
         self._list: Ticket | None = None
         self._inventory: Inventory | None = None
-        self._images: dict[str, frozenset[str]] | None = None
 
     def ticket(self, now: float) -> Ticket:
         """Draw a ticket, right before the host is asked."""
@@ -71,7 +70,6 @@ class ObservationStore:
             self._forget(uuid)
         self._sequence += 1
         self._list = ticket
-        self._images = None
         return frozenset(changed)
 
     def guest(self, uuid: str, facts: GuestFacts) -> bool:
@@ -100,16 +98,6 @@ class ObservationStore:
         )
         return self._inventory
 
-    def users_of(self, path: str) -> frozenset[str]:
-        """UUIDs of the domains that have the image at this path."""
-        if self._images is None:
-            index: dict[str, set[str]] = {}
-            for uuid, entry in self._entries.items():
-                for image in entry.observation.opened if entry.observation is not None else ():
-                    index.setdefault(image, set()).add(uuid)
-            self._images = {image: frozenset(uuids) for image, uuids in index.items()}
-        return self._images.get(path, frozenset())
-
     @property
     def _floor(self) -> int:
         return 0 if self._list is None else self._list.number
@@ -124,7 +112,6 @@ class ObservationStore:
         if before == observation:
             return False
         self._sequence += 1
-        self._images = None
         return True
 
     def _forget(self, uuid: str) -> None:
