@@ -16,6 +16,8 @@ from tests.faults.stories import running, three_vms
 
 LONG = 60.0
 """Seconds in which others make a volume whole, and start a VM from it."""
+SHORT = 20.0
+"""Seconds after which a request that was held up is still sent and answered within its deadline."""
 TRASH_SECONDS = 120
 
 
@@ -30,6 +32,21 @@ def stopped_before(verb: str) -> Callable[[Scene], Awaitable[None]]:
 
     story.__name__ = f"stopped_before_{verb}"
     return story
+
+
+async def choice_stopped_before_it_is_written_down(scene: Scene) -> None:
+    """The controller stands still before it writes down on which host a VM starts. The user thinks better of it, and
+    another one starts the VM elsewhere.
+    """
+    gate = hold_up(scene, "placement", None)
+    scene.apply(vm("web", drive("root"), placement={"host": "kvm1"}))
+    await _frozen(gate)
+    scene.edit("VirtualMachine", "web", {"placement": {"host": "kvm2"}})
+    await asyncio.sleep(SHORT)
+    gate.thaw()
+    await scene.settled()
+    if [name for name, _ in running(scene)] != ["kvm2"]:
+        raise AssertionError(f"it runs on {[name for name, _ in running(scene)]}")
 
 
 def import_stopped_before(verb: str, nth: int = 1) -> Callable[[Scene], Awaitable[None]]:
@@ -107,6 +124,17 @@ async def purge_stopped_before_the_volume_goes(scene: Scene) -> None:
     await _frozen(gate)
     scene.apply(_taken_back(name))
     await asyncio.sleep(LONG)
+    gate.thaw()
+    await _had_or_refused(scene)
+
+
+async def purge_stopped_before_it_is_written_down(scene: Scene) -> None:
+    """The same, right before it writes down that it is about to."""
+    name = await _thrown_away(scene)
+    gate = hold_up(scene, "purging", None)
+    await _frozen(gate)
+    scene.apply(_taken_back(name))
+    await asyncio.sleep(SHORT)
     gate.thaw()
     await _had_or_refused(scene)
 

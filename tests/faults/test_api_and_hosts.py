@@ -32,9 +32,11 @@ STORIES: tuple[Story, ...] = (
     stories.chosen_host_lost_while_stopped,
     stories.volume_gone,
     *(frozen_stories.stopped_before(verb) for verb in ("define", "start", "create_volume", "upload", "placement")),
+    frozen_stories.choice_stopped_before_it_is_written_down,
     *(frozen_stories.import_stopped_before(verb) for verb in IMPORT_CALLS),
     frozen_stories.blank_stopped_before_making_room,
     frozen_stories.purge_stopped_before_the_volume_goes,
+    frozen_stories.purge_stopped_before_it_is_written_down,
     frozen_stories.take_over_stopped_while_others_purge,
     frozen_stories.growth_stopped_before_a_vm_starts,
 )

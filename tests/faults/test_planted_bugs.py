@@ -179,6 +179,21 @@ def a_status_is_applied_whatever_has_changed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(KubeClient, "apply_status", blind)
 
 
+def critical_facts_are_set_whatever_has_changed(patch: pytest.MonkeyPatch) -> None:
+    async def blind(self: KubeClient, resource: Any, key: Any, fields: Any, *, manager: str, **_: Any) -> Any:
+        return await self._transport.request(
+            "PATCH",
+            resource.path_of(key, "status"),
+            kind=resource.kind,
+            verb="patch-status",
+            query={"fieldManager": manager},
+            body={"status": fields},
+            content_type="application/merge-patch+json",
+        )
+
+    patch.setattr(KubeClient, "patch_status", blind)
+
+
 def finalizers_are_changed_whatever_has_changed(patch: pytest.MonkeyPatch) -> None:
     async def blind(self: KubeClient, resource: Any, key: Any, ops: Any, *, manager: str, **_: Any) -> Any:
         return await self._transport.request(
@@ -275,6 +290,7 @@ BY_STORY: tuple[tuple[Patch, Story], ...] = (
     (a_missing_volume_is_made_again, stories.volume_gone),
     (a_blank_volume_in_the_way_is_replaced, frozen_stories.stopped_before("create_volume")),
     (another_host_is_tried_when_no_answer_comes, stories.host_cut_off_while_starting),
+    (critical_facts_are_set_whatever_has_changed, frozen_stories.purge_stopped_before_it_is_written_down),
     (a_taken_over_volume_is_anybodys, stories.taken_over_from_another),
     (a_purge_is_not_written_down, frozen_stories.purge_stopped_before_the_volume_goes),
     (a_growth_is_not_written_down, frozen_stories.growth_stopped_before_a_vm_starts),
