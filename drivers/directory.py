@@ -31,6 +31,7 @@ class Directory(ABC, Generic[H]):
 
     def __init__(self) -> None:
         self._hosts: dict[str, H] = {}
+        self._names: tuple[str, ...] = ()
         self._listeners: list[HostListener] = []
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -47,12 +48,14 @@ class Directory(ABC, Generic[H]):
             self._end(known)
         host = self._make(target)
         self._hosts[target.name] = host
+        self._named()
         host.open()
         return host
 
     async def remove(self, name: str) -> None:
         """See HostDirectory."""
         host = self._hosts.pop(name, None)
+        self._named()
         if host is not None:
             await host.close()
 
@@ -62,7 +65,10 @@ class Directory(ABC, Generic[H]):
 
     def names(self) -> tuple[str, ...]:
         """See HostDirectory."""
-        return tuple(sorted(self._hosts))
+        return self._names
+
+    def _named(self) -> None:
+        self._names = tuple(sorted(self._hosts))
 
     def subscribe(self, listener: HostListener) -> None:
         """See HostDirectory."""
@@ -72,6 +78,7 @@ class Directory(ABC, Generic[H]):
         """See HostDirectory."""
         for name in self.names():
             self._end(self._hosts.pop(name))
+        self._named()
         await asyncio.gather(*self._endings)
 
     def _end(self, host: H) -> None:

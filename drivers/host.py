@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from drivers.deadlines import DETACH_SECONDS, DEVICE_SECONDS
 from drivers.errors import HostTimeout, HostUnavailable, NotFound, Refused
-from drivers.hypervisor import ConnectionView, GuestFacts, HostFacts, HostTarget
+from drivers.hypervisor import ConnectionView, GuestFacts, HostFacts, HostTarget, Inventory
 from drivers.link import Link
 from drivers.turns import Turns
 
@@ -43,6 +43,15 @@ class LinkedHost(ABC, Generic[L]):
     def view(self) -> ConnectionView:
         """See Hypervisor."""
         return self._link.view()
+
+    @property
+    def fresh(self) -> bool:
+        """See Hypervisor."""
+        return self._link.fresh
+
+    def inventory(self) -> Inventory | None:
+        """See Hypervisor."""
+        return self._link.store.inventory()
 
     async def refresh(self, uuid: str | None = None) -> ConnectionView:
         """See Hypervisor."""

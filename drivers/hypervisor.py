@@ -179,27 +179,30 @@ class Inventory:
 
     def get(self, uuid: str) -> DomainObservation | None:
         """The domain with this UUID."""
-        return self._by_uuid.get(uuid)
+        return self.by_uuid.get(uuid)
 
     def stamped(self, installation: str, namespace: str, name: str) -> tuple[DomainObservation, ...]:
         """The domains whose metadata name this object, under whatever uid."""
-        return self._by_stamp.get((installation, namespace, name), ())
+        return self.by_stamp.get((installation, namespace, name), ())
 
     def having(self, path: str) -> tuple[DomainObservation, ...]:
         """The domains that have the file at this path, to write or to read."""
-        return self._by_file.get(path, ())
+        return self.by_file.get(path, ())
 
     @cached_property
-    def _by_uuid(self) -> dict[str, DomainObservation]:
+    def by_uuid(self) -> dict[str, DomainObservation]:
+        """The domains by their UUID."""
         return {domain.uuid: domain for domain in self.domains}
 
     @cached_property
-    def _by_stamp(self) -> dict[tuple[str, str, str], tuple[DomainObservation, ...]]:
+    def by_stamp(self) -> dict[tuple[str, str, str], tuple[DomainObservation, ...]]:
+        """The domains by what their metadata name: (installation, namespace, name)."""
         stamps = ((d.identity, d) for d in self.domains if d.identity is not None)
         return _grouped(((i.installation, i.namespace, i.name), d) for i, d in stamps)
 
     @cached_property
-    def _by_file(self) -> dict[str, tuple[DomainObservation, ...]]:
+    def by_file(self) -> dict[str, tuple[DomainObservation, ...]]:
+        """The domains by the paths of their files."""
         return _grouped((path, domain) for domain in self.domains for path in domain.opened)
 
 
@@ -281,6 +284,13 @@ class Hypervisor(Protocol):
 
     def view(self) -> ConnectionView:
         """What is known now, without asking the host."""
+
+    @property
+    def fresh(self) -> bool:
+        """What `view` says of it, for those who ask all hosts."""
+
+    def inventory(self) -> Inventory | None:
+        """What `view` says of it, for those who ask all hosts."""
 
     async def refresh(self, uuid: str | None = None) -> ConnectionView:
         """Ask the host anew for one domain, or for all of them (a complete list), and return what is known then."""

@@ -102,8 +102,9 @@ class Link(ABC):
         return ConnectionState.SUSPECT if self._was_connected else ConnectionState.CONNECTING
 
     @property
-    def _fresh(self) -> bool:
-        return self.state is ConnectionState.CONNECTED and self._heart.in_time and not self._reader.behind
+    def fresh(self) -> bool:
+        """See ConnectionView."""
+        return self._heart.in_time and not self._reader.behind and self.state is ConnectionState.CONNECTED
 
     def view(self) -> ConnectionView:
         """What is known now."""
@@ -111,7 +112,7 @@ class Link(ABC):
             state=self.state,
             facts=self._facts,
             inventory=self.store.inventory(),
-            fresh=self._fresh,
+            fresh=self.fresh,
             last_seen=self._heart.last_seen,
             error=self._error,
         )
@@ -271,7 +272,7 @@ class Link(ABC):
 
     def _tell(self) -> None:
         """Tell of the host itself, when something about its connection is new."""
-        now = (self.state, self._fresh, None if self._error is None else self._error.reason)
+        now = (self.state, self.fresh, None if self._error is None else self._error.reason)
         if now != self._told:
             self._told = now
             self._listener(self.target.name, None)

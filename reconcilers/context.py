@@ -23,6 +23,7 @@ from engine.status import StatusWriter
 from reconcilers.bandwidth import Bandwidth
 from reconcilers.jobs import Jobs
 from reconcilers.objects import API, Objects, key_of
+from reconcilers.sightings import Sightings
 from reconcilers.standing import news
 
 FIELD_MANAGER = "hostler"
@@ -93,6 +94,7 @@ class Context:
     new_id: Callable[[], str] = field(default=lambda: str(uuid.uuid4()))
     """Makes an identifier that nobody has."""
     objects: Objects = field(init=False)
+    sightings: Sightings = field(init=False)
     reservations: dict[str, Reservation] = field(default_factory=dict)
     """By VM uid: room promised by a placement whose write has not come back yet. Written and read without awaiting in
     between, so that two workers never give the same room away."""
@@ -115,6 +117,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.objects = Objects(self.cache)
+        self.sightings = Sightings(self.hosts)
 
     def host(self, name: str) -> Hypervisor | None:
         """The connection to a host, or None when there is none yet."""
@@ -124,11 +127,6 @@ class Context:
         """What is observed of a host, or None when it was never connected."""
         host = self.hosts.get(name)
         return None if host is None else host.view()
-
-    def views(self) -> dict[str, ConnectionView]:
-        """What is observed of all hosts that were ever connected to, by name."""
-        views = ((name, self.view(name)) for name in self.hosts.names())
-        return {name: view for name, view in views if view is not None}
 
     async def write_status(self, obj: Resource[Any, Any], status: Mapping[str, Any]) -> None:
         """Write the descriptive status, if it differs. `status` is camelCase and whole: what is left out is removed.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from itertools import chain, islice
 from zlib import crc32
 
 from crds.host import Host, Management
@@ -19,16 +21,14 @@ SHARED_BY = 4
 """Hosts that share the work on one storage domain: each of them looks at the whole directory from time to time."""
 
 
-def reaching_hosts(ctx: Context, domain: StorageDomain, name: str | None = None) -> list[Hypervisor]:
+def reaching_hosts(ctx: Context, domain: StorageDomain, name: str | None = None) -> Iterator[Hypervisor]:
     """The connected hosts (or the one named) that reach the domain and may be acted on, in the order of their names."""
-    found = []
     for candidate in sorted(h.name for h in domain.status.hosts if h.reachable and name in (None, h.name)):
         host, declared = ctx.host(candidate), ctx.objects.get(Host, candidate)
         if declared is None or declared.spec.management is Management.OBSERVE:
             continue
-        if host is not None and host.view().fresh:
-            found.append(host)
-    return found
+        if host is not None and host.fresh:
+            yield host
 
 
 async def working_host(
@@ -41,16 +41,16 @@ async def working_host(
     for; other work goes to another one of the first few hosts. Raises what `verify` raised for the first one, when it
     succeeds on none.
     """
-    hosts = _in_turn(reaching_hosts(ctx, domain, name), work)
-    hosts.sort(key=lambda host: owes_answer(ctx, domain, host, PATIENCE_SECONDS))
-    waiting, problems = list(hosts), dict[Hypervisor, BaseException]()
+    waiting = _in_turn(ctx, domain, reaching_hosts(ctx, domain, name), work)
+    problems = dict[Hypervisor, BaseException]()
     asked: dict[asyncio.Task[None], Hypervisor] = {}
+    first = host = next(waiting, None)
     try:
-        while waiting or asked:
-            if waiting:
-                host = waiting.pop(0)
+        while host is not None or asked:
+            if host is not None:
                 asked[asyncio.create_task(verify(ctx, domain, host, max_age=max_age))] = host
-            patience = PATIENCE_SECONDS if waiting else None
+            host = next(waiting, None)
+            patience = PATIENCE_SECONDS if host is not None else None
             done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             answers = {asked.pop(task): task.exception() for task in list(asked) if task in done}
             reached = [host for host, problem in answers.items() if problem is None]
@@ -60,16 +60,25 @@ async def working_host(
     finally:
         for task in asked:
             task.cancel()
-    if hosts:
-        raise problems[hosts[0]]
+    if first is not None:
+        raise problems[first]
     return None
 
 
-def _in_turn(hosts: list[Hypervisor], work: str) -> list[Hypervisor]:
-    """The hosts, the first few of them in an order of this work's own."""
-    few = hosts[:SHARED_BY]
+def _in_turn(ctx: Context, domain: StorageDomain, hosts: Iterator[Hypervisor], work: str) -> Iterator[Hypervisor]:
+    """The hosts, the first few of them in an order of this work's own, those that owe an answer last.
+
+    As a rule nobody asks for more than the first.
+    """
+    few = list(islice(hosts, SHARED_BY))
     first = crc32(work.encode()) % len(few) if few else 0
-    return few[first:] + few[:first] + hosts[SHARED_BY:]
+    owing = []
+    for host in chain(few[first:], few[:first], hosts):
+        if owes_answer(ctx, domain, host, PATIENCE_SECONDS):
+            owing.append(host)
+        else:
+            yield host
+    yield from owing
 
 
 def acting_host(ctx: Context, name: str) -> Hypervisor:

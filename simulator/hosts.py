@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, cast
 
 from drivers.errors import NotConnected
-from drivers.hypervisor import ConnectionView, HostDirectory, HostListener, HostTarget, Hypervisor
+from drivers.hypervisor import ConnectionView, HostDirectory, HostListener, HostTarget, Hypervisor, Inventory
 from simulator.doors import Call, Door, Gate
 from simulator.loop import Scope
 
@@ -133,6 +133,15 @@ class HostDoor:
     def view(self) -> ConnectionView:
         """See Hypervisor."""
         return self._hosts.view(self.name, self.inner)
+
+    @property
+    def fresh(self) -> bool:
+        """See Hypervisor."""
+        return self.view().fresh
+
+    def inventory(self) -> Inventory | None:
+        """See Hypervisor."""
+        return self.view().inventory
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         """A method of Hypervisor that asks or acts."""

@@ -115,10 +115,12 @@ def running_user(ctx: Context, disk: Disk, path: str, *, writing: bool) -> tuple
     CD-ROM drive, do not count.
     """
     local = disk.status.volume.host if disk.status.volume is not None else None
-    for name, view in ctx.views().items():
-        if view.inventory is None or (local is not None and name != local):
+    for name in sorted(ctx.sightings.of_file(path)):
+        host = ctx.host(name)
+        inventory = host.inventory() if host is not None else None
+        if inventory is None or (local is not None and name != local):
             continue
-        for domain in view.inventory.having(path):
+        for domain in inventory.having(path):
             if domain.state != "shutoff" and (not writing or path in domain.images):
                 return name, domain
     return None

@@ -70,7 +70,7 @@ async def home(ctx: Context, disk: Disk, domain: StorageDomain) -> str | Verdict
     Objects that were all made again say nothing of it, and the VM may run on from there. So a host that is about to be
     heard of is waited for.
     """
-    reaching = reaching_hosts(ctx, domain)
+    reaching = list(reaching_hosts(ctx, domain))
     declared = [host.metadata.name for host in hosts_of(ctx, domain.spec.pools)]
     looked_at = {host.name for host in domain.status.hosts}
     unheard = [name for name in declared if name not in looked_at or is_unheard(ctx.view(name))]

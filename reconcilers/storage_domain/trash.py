@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from crds.storage_domain import StorageDomain, StorageScope
 from drivers.errors import NotFound
@@ -181,7 +180,11 @@ def _kept(ctx: Context, domain: StorageDomain, here: str | None) -> frozenset[st
     taken = _newest(ctx, domain).status.taking_back
     prefix = title("", here)
     back = frozenset(name.removeprefix(prefix) for name in taken if name.startswith(prefix))
-    return wanted_by(volumes_of(ctx, domain.metadata.name), here) | _in_use(ctx, domain.spec.directory.path) | back
+    return (
+        wanted_by(volumes_of(ctx, domain.metadata.name), here)
+        | ctx.sightings.files_in(domain.spec.directory.path)
+        | back
+    )
 
 
 async def _is_mark(host: Hypervisor, path: str, name: str) -> bool:
@@ -204,12 +207,3 @@ async def _owner(host: Hypervisor, path: str, volume: str) -> str | None:
         return str(json.loads(data.rstrip(b"\0"))["installation"])
     except (NotFound, ValueError, TypeError, KeyError):
         return None
-
-
-def _in_use(ctx: Context, path: str) -> frozenset[str]:
-    """Files in the directory that any known domain has, whoever made it."""
-    inventories = (view.inventory for view in ctx.views().values())
-    images = (
-        image for inventory in inventories if inventory is not None for d in inventory.domains for image in d.opened
-    )
-    return frozenset(file.name for file in map(PurePosixPath, images) if str(file.parent) == path)

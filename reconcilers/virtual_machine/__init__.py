@@ -6,7 +6,6 @@ asks for itself; it never waits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -81,14 +80,15 @@ async def reconcile(ctx: Context, key: Key) -> Result:
 async def observe(ctx: Context, vm: VirtualMachine) -> Seen:
     """What is declared, what it needs, and what all hosts say of the VM."""
     needs = resolve(ctx, vm)
-    views = ctx.views()
-    candidates = _candidates(ctx, vm, needs, views)
-    facts = tuple(_fact(ctx, vm, name, views[name]) for name in _machines(views, candidates))
+    uuid = vm.status.uuid or vm.metadata.uid
+    seen_on = _seen_on(ctx, vm, uuid)
+    candidates = _candidates(ctx, vm, needs, seen_on)
+    facts = tuple(_fact(ctx, vm, uuid, name, view) for name, view in _machines(ctx, candidates | seen_on, candidates))
     claim = Claim(
         installation=ctx.installation,
         namespace=vm.metadata.namespace,
         name=vm.metadata.name,
-        uuid=vm.status.uuid or vm.metadata.uid,
+        uuid=uuid,
         epoch=vm.status.placement.epoch if vm.status.placement is not None else 0,
         candidates=candidates,
     )
@@ -118,24 +118,39 @@ async def observe(ctx: Context, vm: VirtualMachine) -> Seen:
     return Seen(vm, needs, facts, owned, document, observed)
 
 
-def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs, views: Mapping[str, ConnectionView]) -> frozenset[str]:
+def _seen_on(ctx: Context, vm: VirtualMachine, uuid: str) -> frozenset[str]:
+    """Hosts that list a domain with the VM's UUID, or one that is stamped with its name."""
+    stamped = ctx.sightings.of_object(ctx.installation, vm.metadata.namespace, vm.metadata.name)
+    return frozenset(ctx.sightings.of_domain(uuid) | stamped)
+
+
+def _candidates(ctx: Context, vm: VirtualMachine, needs: Needs, seen_on: frozenset[str]) -> frozenset[str]:
     """Hosts that may hold the VM.
 
     One that has no placement was never started, or the API was set back to before it was. So every host of its pool
-    that is about to be heard is heard first; and where its disks have a past, every host that reaches them. A host that
-    fell silent has been heard: what it holds is known from before.
+    that is about to be heard is heard first; and where its disks have a past, every host that reaches them. One that
+    is heard may hold it if it lists it. A host that fell silent has been heard: what it holds is known from before.
     """
     if vm.status.placement is not None:
         host = vm.status.placement.host
         return frozenset([*vm.status.placement.candidates, *([host] if host is not None else [])])
-    domains = [ctx.objects.get(StorageDomain, name) for name in needs.storage_domains]
-    pools = {pool for domain in domains if domain is not None for pool in domain.spec.pools}
-    return frozenset(
+    pools: set[str] = set()
+    if needs.taken_over:
+        domains = [ctx.objects.get(StorageDomain, name) for name in needs.storage_domains]
+        pools = {pool for domain in domains if domain is not None for pool in domain.spec.pools}
+    names = {key.name for pool in (vm.spec.pool, *pools) for key in ctx.cache.keys_by_index("Host", "pool", pool)}
+    unheard = [ctx.objects.get(Host, name) for name in names if not _is_fresh(ctx, name)]
+    awaited = (
         host.metadata.name
-        for host in ctx.objects.all(Host)
-        if (needs.taken_over and host.spec.pool in pools)
-        or (host.spec.pool == vm.spec.pool and _comes(host, views.get(host.metadata.name)))
+        for host in unheard
+        if host is not None and (host.spec.pool in pools or _comes(host, ctx.view(host.metadata.name)))
     )
+    return frozenset([*awaited, *(name for name in seen_on if _is_fresh(ctx, name))])
+
+
+def _is_fresh(ctx: Context, host: str) -> bool:
+    known = ctx.host(host)
+    return known is not None and known.fresh
 
 
 def _comes(host: Host, view: ConnectionView | None) -> bool:
@@ -144,25 +159,30 @@ def _comes(host: Host, view: ConnectionView | None) -> bool:
     return not silent and not _is_lost(host)
 
 
-def _machines(views: Mapping[str, ConnectionView], candidates: frozenset[str]) -> list[str]:
-    """All hosts, each machine once.
+def _machines(ctx: Context, hosts: frozenset[str], candidates: frozenset[str]) -> list[tuple[str, ConnectionView]]:
+    """What is observed of these hosts, each machine once.
 
-    Of two Hosts that are the same machine one would tell of the other's domain, a moment later: as of an older copy.
+    Of two Hosts that are the same machine one would tell of the other's domain, a moment later: as of an older copy. So
+    for one whose list is not fresh another Host of that machine may speak.
     """
+    views = {name: view for name in hosts if (view := ctx.view(name)) is not None}
+    stale = {view.facts.uuid for view in views.values() if view.facts is not None and not view.fresh}
+    if stale:
+        others = ((name, ctx.view(name)) for name in ctx.hosts.names() if name not in views)
+        views |= {name: view for name, view in others if view and view.facts and view.facts.uuid in stale}
     found: dict[str, str] = {}
     for name in sorted(views, key=lambda name: (name not in candidates, name)):
         facts = views[name].facts
         uuid = facts.uuid if facts is not None else name
         if uuid not in found or (views[name].fresh and not views[found[uuid]].fresh):
             found[uuid] = name
-    return sorted(found.values())
+    return [(name, views[name]) for name in sorted(found.values())]
 
 
-def _fact(ctx: Context, vm: VirtualMachine, host: str, view: ConnectionView) -> HostFact:
+def _fact(ctx: Context, vm: VirtualMachine, uuid: str, host: str, view: ConnectionView) -> HostFact:
     """The domain with the VM's UUID; else one that is stamped with its name, from before its object was made again."""
     if view.inventory is None:
         return HostFact(host, fresh=False, domain=None)
-    uuid = vm.status.uuid or vm.metadata.uid
     found = view.inventory.get(uuid)
     if found is None:
         stamped = view.inventory.stamped(ctx.installation, vm.metadata.namespace, vm.metadata.name)

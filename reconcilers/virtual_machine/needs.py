@@ -247,10 +247,14 @@ def _domain_holding(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:
     """Any active domain that has the image open, whoever made it; another namespace's VM or a foreign domain too."""
     own = (ctx.installation, vm.metadata.namespace, vm.metadata.name)
     local, path = disk.status.host, disk.status.path
-    for name, view in ctx.views().items():
-        if view.inventory is None or path is None or (local is not None and local != name):
+    if path is None:
+        return None
+    for name in sorted(ctx.sightings.of_file(path)):
+        host = ctx.host(name)
+        inventory = host.inventory() if host is not None else None
+        if inventory is None or (local is not None and local != name):
             continue
-        for domain in view.inventory.having(path):
+        for domain in inventory.having(path):
             stamp = domain.identity
             mine = stamp is not None and (stamp.installation, stamp.namespace, stamp.name) == own
             if domain.state != "shutoff" and not mine and path in domain.images:

@@ -107,7 +107,7 @@ class FakeHypervisor:
         self.facts: HostFacts | None = facts(hostname=name, uuid=f"uuid-{name}", **changes)
         self.domains: list[DomainObservation] = []
         self.state = ConnectionState.CONNECTED
-        self.fresh = True
+        self.up_to_date = True
         self.last_seen: float | None = clock.monotonic()
         self.error: HypervisorError | None = None
         self.directories: dict[str, Directory] = {}
@@ -122,10 +122,17 @@ class FakeHypervisor:
             state=self.state,
             facts=self.facts if known else None,
             inventory=Inventory(tuple(self.domains), 1, self.clock.monotonic()) if known else None,
-            fresh=self.fresh and self.state is ConnectionState.CONNECTED,
+            fresh=self.up_to_date and self.state is ConnectionState.CONNECTED,
             last_seen=self.last_seen,
             error=self.error,
         )
+
+    @property
+    def fresh(self) -> bool:
+        return self.view().fresh
+
+    def inventory(self) -> Inventory | None:
+        return self.view().inventory
 
     def disconnect(self, error: HypervisorError | None = None) -> None:
         self.state, self.error = ConnectionState.SUSPECT, error

@@ -121,7 +121,7 @@ def test_hosts_that_take_nothing(change, why):
 
 def test_a_host_that_is_not_fresh_or_not_up_takes_nothing():
     w = world()
-    w.hosts.hosts["kvm1"].fresh = False
+    w.hosts.hosts["kvm1"].up_to_date = False
     assert candidate(w).why_not == "is not connected"
     w = world()
     w.host("kvm1", status={"phase": "NonOperational", "conditions": [SCHEDULABLE]})
