@@ -7,9 +7,10 @@ from crds.disk import DISK
 from crds.host import HOST
 from crds.host_pool import HOST_POOL
 from crds.network import NETWORK
+from crds.operation import OPERATION
 from crds.storage_domain import STORAGE_DOMAIN
 from crds.virtual_machine import VIRTUAL_MACHINE
 
-KINDS = (HOST, HOST_POOL, STORAGE_DOMAIN, NETWORK, DISK, VIRTUAL_MACHINE)
+KINDS = (HOST, HOST_POOL, STORAGE_DOMAIN, NETWORK, DISK, VIRTUAL_MACHINE, OPERATION)
 
-__all__ = ["DISK", "HOST", "HOST_POOL", "KINDS", "NETWORK", "STORAGE_DOMAIN", "VIRTUAL_MACHINE"]
+__all__ = ["DISK", "HOST", "HOST_POOL", "KINDS", "NETWORK", "OPERATION", "STORAGE_DOMAIN", "VIRTUAL_MACHINE"]

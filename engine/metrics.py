@@ -37,6 +37,20 @@ lock_takeovers = Counter(
     "hostler_lock_takeovers", "Locks of dead processes: resumed by their operation, settled, or failed", ["outcome"]
 )
 
+operations_running = Gauge("hostler_operations_open", "Operations that have not ended", ["type"])
+operation_seconds = Histogram(
+    "hostler_operation_seconds",
+    "From the grant of its locks to the end of an operation",
+    ["type", "result"],
+    buckets=(*_WORK, 600.0, 3600.0),
+)
+operation_step_seconds = Histogram(
+    "hostler_operation_step_seconds",
+    "Duration of steps that were done",
+    ["type", "step"],
+    buckets=(*_WORK, 600.0, 3600.0),
+)
+
 driver_seconds = Histogram(
     "hostler_driver_call_seconds", "Duration of calls to hosts", ["method", "outcome"], buckets=_WORK
 )

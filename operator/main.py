@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from operator_http import Health, serve
 from operator_settings import Settings, parse
-from operator_start import StartFailed, connect, installation_id, load
+from operator_start import StartFailed, connect, installation_id, load, session_client
 from operator_watch import Watch
 
 from drivers.hypervisor import HostDirectory
@@ -21,6 +23,8 @@ from drivers.libvirt.directory import LibvirtDirectory
 from engine import errors, logs, metrics
 from engine.clock import SystemClock
 from engine.kube import KubeClient
+from engine.operations import Retention
+from reconcilers.operation.session import in_thread
 from reconcilers.runtime import Runtime
 
 log = logging.getLogger("operator")
@@ -33,15 +37,22 @@ class Operator:
         """Build everything; nothing runs yet."""
         self.settings = settings
         self._loop = asyncio.get_running_loop()
+        process = os.environ.get("HOSTNAME") or socket.gethostname()
         self.runtime = Runtime(
             client,
             hosts,
             clock=SystemClock(),
             installation=installation,
             namespace=settings.namespace,
-            instance=os.environ.get("HOSTNAME") or socket.gethostname(),
+            instance=process,
             workers=settings.workers,
             per_host=settings.per_host,
+            begin=in_thread(
+                partial(session_client, settings), settings.namespace, process, new_id=lambda: str(uuid.uuid4())
+            ),
+            retention=Retention(
+                settings.keep_succeeded, settings.keep_failed, settings.keep_operations, settings.keep_operations
+            ),
         )
         self.stopping = asyncio.Event()
         self.failure: BaseException | None = None

@@ -32,6 +32,12 @@ class Settings:
     log_level: str
     stop_seconds: float
     """How long reconciles may go on after SIGTERM."""
+    keep_succeeded: float
+    """Seconds for which operations that have succeeded are kept."""
+    keep_failed: float
+    """Seconds for which other operations that have ended are kept."""
+    keep_operations: int
+    """How many of each are kept in a namespace."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -57,6 +63,15 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--log-format", choices=LOG_FORMATS, default=env("HOSTLER_LOG_FORMAT") or "json")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--stop-seconds", type=_seconds, default=20.0, help="time for running work after SIGTERM (20)")
+    parser.add_argument(
+        "--keep-succeeded", type=_age, default=3600.0, help="seconds to keep operations that have succeeded (3600)"
+    )
+    parser.add_argument(
+        "--keep-failed", type=_age, default=86400.0, help="seconds to keep operations that ended otherwise (86400)"
+    )
+    parser.add_argument(
+        "--keep-operations", type=_positive, default=100, help="of each, how many to keep in a namespace (100)"
+    )
     given = parser.parse_args(arguments)
     if given.log_format not in LOG_FORMATS:
         # argparse looks at what is given, not at defaults.
@@ -71,6 +86,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         log_format=given.log_format,
         log_level=given.log_level,
         stop_seconds=given.stop_seconds,
+        keep_succeeded=given.keep_succeeded,
+        keep_failed=given.keep_failed,
+        keep_operations=given.keep_operations,
     )
 
 
@@ -85,6 +103,13 @@ def _port(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError("must be 0 to 65535")
+    return value
+
+
+def _age(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 366 * 86400:
+        raise argparse.ArgumentTypeError("must be 0 to 31622400")
     return value
 
 

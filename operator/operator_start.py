@@ -25,13 +25,7 @@ class StartFailed(Exception):
 async def connect(settings: Settings) -> KubeClient:
     """A client that the API server answers. Raises StartFailed."""
     try:
-        if settings.kubeconfig is None:
-            try:
-                client = KubeClient.in_cluster()
-            except ConfigException:
-                client = await KubeClient.from_kubeconfig()
-        else:
-            client = await KubeClient.from_kubeconfig(settings.kubeconfig)
+        client = await _client(settings)
     except (ConfigException, OSError) as error:
         raise StartFailed(
             f"there is no usable kubeconfig ({error}): pass --kubeconfig FILE, set KUBECONFIG, or run in a pod"
@@ -42,6 +36,23 @@ async def connect(settings: Settings) -> KubeClient:
         await client.close()
         raise StartFailed(f"the API server does not answer: {error}") from error
     return client
+
+
+async def session_client(settings: Settings) -> KubeClient:
+    """Another client, for the thread that keeps the session. An ApiError when the credentials cannot be read now."""
+    try:
+        return await _client(settings, connections=2)
+    except (ConfigException, OSError) as error:
+        raise errors.Unauthorized(0, "NoCredentials", f"there is no usable kubeconfig ({error})") from error
+
+
+async def _client(settings: Settings, *, connections: int = 32) -> KubeClient:
+    if settings.kubeconfig is not None:
+        return await KubeClient.from_kubeconfig(settings.kubeconfig, connections=connections)
+    try:
+        return KubeClient.in_cluster(connections=connections)
+    except ConfigException:
+        return await KubeClient.from_kubeconfig(connections=connections)
 
 
 async def installation_id(client: KubeClient, namespace: str) -> str:

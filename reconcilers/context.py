@@ -17,6 +17,7 @@ from engine.clock import Clock, timestamp
 from engine.errors import Conflict
 from engine.keys import Key
 from engine.kube import KubeClient
+from engine.operations import Operations
 from engine.queue import KeyedQueue
 from engine.recorder import Recorder
 from engine.status import StatusWriter
@@ -95,6 +96,8 @@ class Context:
     """Makes an identifier that nobody has."""
     objects: Objects = field(init=False)
     sightings: Sightings = field(init=False)
+    operations: Operations[Context] = field(init=False, repr=False)
+    """Work of several steps: `reconcilers.operation` asks for it. Set by whoever puts the controller together."""
     reservations: dict[str, Reservation] = field(default_factory=dict)
     """By VM uid: room promised by a placement whose write has not come back yet. Written and read without awaiting in
     between, so that two workers never give the same room away."""

@@ -24,12 +24,16 @@ from engine.clock import Clock
 from engine.controller import Controller
 from engine.keys import Key
 from engine.kube import KubeClient, Resource
+from engine.operations import Keeper, Operations, Retention
+from engine.operations.keeper import Begin
 from engine.queue import KeyedQueue, Priority
 from engine.recorder import Recorder
 from engine.status import StatusWriter
 from reconcilers.context import FIELD_MANAGER, Context
 from reconcilers.jobs import Jobs
 from reconcilers.objects import API, NAMESPACE, SECRET
+from reconcilers.operation import TYPES
+from reconcilers.operation.session import in_loop
 from reconcilers.registry import CRITICAL, RECONCILERS
 from reconcilers.wiring import counted_by, install_indexes, woken_by, woken_by_host
 
@@ -70,10 +74,15 @@ class Runtime:
         per_host: int = 12,
         rng: random.Random | None = None,
         connector: Callable[[], aiohttp.BaseConnector | None] = lambda: None,
+        begin: Begin | None = None,
+        locks_clock: Clock | None = None,
+        retention: Retention | None = None,
     ) -> None:
         """Build everything; nothing runs yet. `rng`: where all chance comes from, identifiers included.
 
-        `connector`: how web servers are reached.
+        `connector`: how web servers are reached. `begin`: how the session of this process is opened, once an operation
+        needs it; None: in this loop. `locks_clock`: what that session goes by; None: a clock that no suspension stops.
+        `retention`: of operations that have ended.
         """
         self._rng = rng if rng is not None else random.SystemRandom()
         self.cache = Cache()
@@ -98,6 +107,27 @@ class Runtime:
             new_id=self._new_id,
             connector=connector,
         )
+        self.operations: Operations[Context] = Operations(
+            client=client,
+            cache=self.cache,
+            writer=self.context.writer,
+            recorder=self.recorder,
+            clock=clock,
+            keeper=Keeper(
+                begin if begin is not None else in_loop(client, namespace, instance, self._new_id, locks_clock),
+                client,
+                namespace=namespace,
+                clock=locks_clock,
+                rng=self._rng,
+            ),
+            wake=self.queue.add,
+            types=TYPES,
+            world=self.context,
+            namespace=namespace,
+            rng=self._rng,
+            retention=retention,
+        )
+        self.context.operations = self.operations
         self.controller = Controller(
             queue=self.queue,
             cache=self.cache,
@@ -151,6 +181,7 @@ class Runtime:
         """
         cut = await self.controller.stop(seconds)
         await self.jobs.close()
+        await self.operations.close(cut)
         await self.recorder.drain(min(seconds, LAST_EVENTS_SECONDS))
         for task in self._tasks:
             task.cancel()

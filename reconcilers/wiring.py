@@ -238,6 +238,15 @@ def _of_secret(cache: Cache, key: Key, old: Maybe, new: Maybe) -> Iterable[Key]:
         yield from cache.keys_by_index("Host", "secret", key.name)
 
 
+def _of_operation(cache: Cache, key: Key, old: Maybe, new: Maybe) -> Iterable[Key]:
+    if not _differs(old, new, "status.phase"):
+        return
+    for operation in _both(old, new):
+        target = operation["spec"]["target"]
+        if target["kind"] in _DEPENDANTS:
+            yield Key(target["kind"], target.get("namespace", ""), target["name"])
+
+
 _Find = Callable[[Cache, Key, Maybe, Maybe], Iterable[Key]]
 
 _DEPENDANTS: Mapping[str, _Find] = {
@@ -248,7 +257,8 @@ _DEPENDANTS: Mapping[str, _Find] = {
     "HostPool": _of_pool,
     "Host": _of_host,
 }
-_OTHERS: Mapping[str, _Find] = {"Namespace": _of_namespace, "Secret": _of_secret}
+_OTHERS: Mapping[str, _Find] = {"Namespace": _of_namespace, "Secret": _of_secret, "Operation": _of_operation}
+"""Operations look after themselves (`engine/operations/known.py`); here is who else looks."""
 
 
 def _status(obj: Object) -> Mapping[str, Any]:

@@ -50,7 +50,13 @@ class ControllerProcess:
         self._client = KubeClient(Transport(ApiChannel(server, faults, self.scope, self.gate, rng)))
         self.runtime: Runtime | None = None
         self.watch: WatchStream | None = None
-        self._settings = {"clock": clock, "installation": installation, "rng": rng, "connector": web.connector}
+        self._settings = {
+            "clock": clock,
+            "locks_clock": clock,
+            "installation": installation,
+            "rng": rng,
+            "connector": web.connector,
+        }
 
     def start(self) -> None:
         """Begin, as the operator begins."""

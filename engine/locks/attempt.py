@@ -29,7 +29,9 @@ class _Blocked(Exception):
         self.by = by
 
     def held(self) -> Held:
-        return Held(tuple(entry.described(self.lockable) for entry in self.by))
+        return Held(
+            tuple(entry.described(self.lockable) for entry in self.by), tuple(entry.operation for entry in self.by)
+        )
 
 
 class Attempt:

@@ -19,11 +19,12 @@ class LockError(EngineError):
 
 
 class Held(LockError):
-    """`blockers`: one line each for whoever stands in the way, ready for a user."""
+    """`blockers`: one line each for whoever stands in the way, ready for a user. `operations`: their names."""
 
-    def __init__(self, blockers: tuple[str, ...]) -> None:
+    def __init__(self, blockers: tuple[str, ...], operations: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(blockers))
         self.blockers = blockers
+        self.operations = operations
 
 
 class RecoveryFailed(Held):

@@ -20,7 +20,7 @@ Right = tuple[str, str, str]
 EVERYWHERE: set[Right] = {
     *(("hostler.dev", plural, verb) for plural in PLURALS for verb in ("get", "list", "watch", "patch")),
     *(("hostler.dev", f"{plural}/status", "patch") for plural in PLURALS),
-    *(("hostler.dev", "disks", verb) for verb in ("create", "delete")),
+    *(("hostler.dev", plural, verb) for plural in ("disks", "operations") for verb in ("create", "delete")),
     ("hostler.dev", "virtualmachines/finalizers", "update"),
     *(("", "namespaces", verb) for verb in ("get", "list", "watch")),
     *(("events.k8s.io", "events", verb) for verb in ("create", "patch")),
@@ -139,7 +139,10 @@ def test_people_with_the_usual_roles(api: Api, tenant: str, role: str, may: set[
         verbs = {verb for group, resource, verb in held if (group, resource) == ("hostler.dev", plural)}
         assert may <= verbs
         assert not may_not & verbs
-    assert not {r for r in held if r[0] == "hostler.dev" and r[1] not in ("virtualmachines", "disks")}
+    operations = {verb for group, resource, verb in held if (group, resource) == ("hostler.dev", "operations")}
+    assert operations == {"get", "list", "watch"} | ({"delete"} & may)
+    others = ("virtualmachines", "disks", "operations")
+    assert not {r for r in held if r[0] == "hostler.dev" and r[1] not in others}
 
 
 def test_the_deployment_runs_with_little(api: Api) -> None:

@@ -29,6 +29,18 @@ def _source(kind: str) -> dict[str, Any]:
     }[kind]
 
 
+TOY: dict[str, Any] = {"kind": "VirtualMachine", "namespace": "default", "name": "web", "uid": "u-1"}
+OPERATION: dict[str, Any] = {
+    "type": "CopyDisk",
+    "target": TOY,
+    "parameters": "{}",
+    "executionReason": "Regular",
+    "mode": "Run",
+    "priority": 0,
+    "locks": [{**TOY, "mode": "Exclusive", "rank": 3, "floor": 0}],
+    "context": {"correlationId": "c-1", "requestedBy": "anna", "lock": "Own", "compensation": "Own"},
+}
+
 BASE: dict[str, dict[str, Any]] = {
     "Host": {"pool": "default", "uri": "qemu+tls://kvm1.example/system", "credentialsSecret": "kvm1"},
     "HostPool": {
@@ -47,6 +59,7 @@ BASE: dict[str, dict[str, Any]] = {
     },
     "Network": {"type": "bridge", "bridge": {"name": "br0"}, "pools": ["default"], "consumers": CONSUMERS},
     "Disk": {**DISK, "source": _source("http")},
+    "Operation": OPERATION,
     "VirtualMachine": {
         "runPolicy": "Always",
         "powerRequest": {"id": "1", "action": "Reboot"},
@@ -272,6 +285,14 @@ CASES: list[Case] = [
          {"spec.cloudInit.networkData": "x" * 65536}),
     Case(_VM, "spec.pool", "cannot be changed while the VM runs", _POOL, {"spec.runPolicy": "Halted"}, {}, _RUNNING),
     Case(_VM, "spec.pool", "cannot be changed while the VM runs", _POOL, {"spec.runPolicy": "Halted"}, {}, _PERHAPS),
+    *(Case("Operation", "spec", "cannot be changed", {path: value}, {"spec.mode": "Cancel"}, {}) for path, value in {
+        "spec.type": "Fly", "spec.target.name": "db", "spec.parameters": "[]", "spec.executionReason": "Rollback",
+        "spec.priority": 1, "spec.locks": [], "spec.locks[0].mode": "Shared", "spec.context.lock": "None",
+        "spec.parent": {"namespace": "default", "name": "p", "uid": "u-2"},
+        "spec.undoes": {"namespace": "default", "name": "p", "uid": "u-2"},
+    }.items()),
+    Case("Operation", "spec.mode", "cannot be taken back", {"spec.mode": "Run"}, {"metadata.labels": {"a": "b"}},
+         {"spec.mode": "Cancel"}),
     Case(_VM, "spec.disks", "must leave room for the names", {"metadata.name": "v" * 249},
          {"metadata.name": "v" * 248}),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from crds import DISK, KINDS
 from crds.base import Kind, LabelSelector
 from crds.disk import DiskSource, DiskSpec
+from tests.unit.crds.rule_cases import OPERATION
 from tests.unit.crds.strategies import objects
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
@@ -30,6 +31,7 @@ def test_an_object_that_nobody_looked_at(kind: Kind) -> None:
         "StorageDomain": {"type": "directory", "directory": {"path": "/srv"}, "pools": ["p"]},
         "Network": {"type": "bridge", "bridge": {"name": "br0"}, "pools": ["p"]},
         "Disk": {"size": "1Gi", "storageDomain": "s"},
+        "Operation": OPERATION,
         "VirtualMachine": {"runPolicy": "Always", "pool": "p", "memory": {"size": "1Gi"}},
     }
     bare = {

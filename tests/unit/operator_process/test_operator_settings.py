@@ -27,6 +27,9 @@ def test_the_defaults():
         log_format="json",
         log_level="info",
         stop_seconds=20.0,
+        keep_succeeded=3600.0,
+        keep_failed=86400.0,
+        keep_operations=100,
     )
 
 
@@ -42,6 +45,9 @@ def test_the_defaults():
         (["--log-format", "text"], "log_format", "text"),
         (["--log-level", "debug"], "log_level", "debug"),
         (["--stop-seconds", "1.5"], "stop_seconds", 1.5),
+        (["--keep-succeeded", "0"], "keep_succeeded", 0.0),
+        (["--keep-failed", "604800"], "keep_failed", 604800.0),
+        (["--keep-operations", "7"], "keep_operations", 7),
     ],
 )
 def test_each_of_them_can_be_set(arguments, field, value):
@@ -69,6 +75,9 @@ def test_the_environment_gives_what_the_command_line_leaves_open(monkeypatch):
         ["--http-port", "-1"],
         ["--stop-seconds", "-1"],
         ["--stop-seconds", "nan"],
+        ["--keep-succeeded", "-1"],
+        ["--keep-failed", "nan"],
+        ["--keep-operations", "0"],
         ["--log-format", "xml"],
         ["--log-level", "loud"],
         ["--unknown"],

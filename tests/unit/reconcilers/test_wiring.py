@@ -282,6 +282,20 @@ def test_credentials_wake_the_hosts_that_use_them():
     assert woken(edit("data", {}), SECRET) == {"Host/kvm1"}
 
 
+def test_an_operation_that_comes_further_wakes_what_it_is_about():
+    def operation(kind: str, phase: str) -> Json:
+        target = {"kind": kind, "namespace": "default", "name": "web", "uid": "u"}
+        return cluster("Operation", "op", {"target": target}, phase=phase)
+
+    key = Key("Operation", "default", "op")
+    web = Key("VirtualMachine", "default", "web")
+    before = operation("VirtualMachine", "Running")
+    assert woken_by(Cache(), key, before, operation("VirtualMachine", "Succeeded")) == {web}
+    assert woken_by(Cache(), key, None, before) == woken_by(Cache(), key, before, None) == {web}
+    assert woken_by(Cache(), key, before, {**before, "metadata": {}}) == set()
+    assert woken_by(Cache(), key, None, operation("Toy", "Running")) == set()
+
+
 def test_a_kind_that_nobody_knows_wakes_nobody():
     cache = Cache()
     assert woken_by(cache, Key("Pod", "default", "a"), None, {"kind": "Pod", "metadata": {"name": "a"}}) == set()
