@@ -8,8 +8,9 @@ from typing import Generic, TypeVar
 
 from drivers.deadlines import DETACH_SECONDS, DEVICE_SECONDS
 from drivers.errors import HostTimeout, HostUnavailable, NotFound, Refused
-from drivers.hypervisor import ConnectionView, GuestFacts, HostFacts, HostTarget, Inventory
+from drivers.hypervisor import HostTarget
 from drivers.link import Link
+from drivers.model import ConnectionView, GuestFacts, HostFacts, Inventory
 from drivers.turns import Turns
 
 L = TypeVar("L", bound=Link)

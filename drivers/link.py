@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from drivers.errors import HostTimeout, HypervisorError, NotConnected
-from drivers.hypervisor import (
+from drivers.hypervisor import HostListener, HostTarget
+from drivers.model import (
     ACTIVE,
     ConnectionState,
     ConnectionView,
@@ -22,8 +23,6 @@ from drivers.hypervisor import (
     DomainState,
     GuestFacts,
     HostFacts,
-    HostListener,
-    HostTarget,
     StopReason,
 )
 from drivers.observations import ObservationStore

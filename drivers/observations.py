@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, Inventory
+from drivers.model import DomainObservation, DomainState, GuestFacts, Inventory
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from drivers.hypervisor import FileNames
+from drivers.model import FileNames
 from drivers.xmlread import clean_path
 
 

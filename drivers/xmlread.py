@@ -8,15 +8,7 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from drivers.hypervisor import (
-    CPUModel,
-    DeviceObservation,
-    DomainObservation,
-    DomainState,
-    Identity,
-    StopReason,
-    Volume,
-)
+from drivers.model import CPUModel, DeviceObservation, DomainObservation, DomainState, Identity, StopReason, Volume
 
 METADATA_URI = "https://hostler.dev/domain/v1"
 """Namespace of our element in a domain's metadata."""

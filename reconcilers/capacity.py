@@ -11,7 +11,7 @@ from crds.host import Host, HostMode, HostPhase, Management
 from crds.host_pool import HostPool
 from crds.network import Network
 from crds.storage_domain import StorageDomain, StorageMode
-from drivers.hypervisor import ACTIVE, ConnectionState, ConnectionView, DomainObservation, HostFacts, Inventory
+from drivers.model import ACTIVE, ConnectionState, ConnectionView, DomainObservation, HostFacts, Inventory
 from engine.cache import Cache
 from placement import Candidate, memory_overhead
 from reconcilers.context import Context, Reservation

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 
 from crds.base import Model, Resource
-from drivers.hypervisor import ConnectionView, HostDirectory, Hypervisor
+from drivers.hypervisor import HostDirectory, Hypervisor
+from drivers.model import ConnectionView
 from engine.cache import Cache
 from engine.clock import Clock, timestamp
 from engine.errors import Conflict

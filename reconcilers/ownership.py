@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from drivers.hypervisor import ACTIVE, DomainObservation, DomainState, Identity, StopReason
+from drivers.model import ACTIVE, DomainObservation, DomainState, Identity, StopReason
 
 
 class Owner(StrEnum):

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from crds.base import Resource
-from drivers.hypervisor import ConnectionState, ConnectionView
+from drivers.model import ConnectionState, ConnectionView
 from engine.cache import Cache
 from reconcilers.context import Context
 

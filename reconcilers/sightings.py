@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Set
 from typing import TypeVar
 
-from drivers.hypervisor import HostDirectory, Inventory
+from drivers.hypervisor import HostDirectory
+from drivers.model import Inventory
 
 K = TypeVar("K", bound=Hashable)
 

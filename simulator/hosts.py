@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, cast
 
 from drivers.errors import NotConnected
-from drivers.hypervisor import ConnectionView, HostDirectory, HostListener, HostTarget, Hypervisor, Inventory
+from drivers.hypervisor import HostDirectory, HostListener, HostTarget, Hypervisor
+from drivers.model import ConnectionView, Inventory
 from simulator.doors import Call, Door, Gate
 from simulator.loop import Scope
 

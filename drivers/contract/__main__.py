@@ -11,9 +11,10 @@ from drivers.contract.bed import PREFIX, Bed
 from drivers.contract.suite import Check, Contract
 from drivers.contract.timings import Timings
 from drivers.errors import ConnectFailed, HypervisorError
-from drivers.hypervisor import ConnectionState, HostTarget
+from drivers.hypervisor import HostTarget
 from drivers.libvirt import LibvirtDirectory
 from drivers.libvirt.uri import check_credentials, parse
+from drivers.model import ConnectionState
 
 NOBODY = "qemu+tcp://127.0.0.1:1/system"
 """Where nothing listens."""

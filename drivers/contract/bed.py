@@ -12,7 +12,8 @@ from typing import Protocol, TypeVar
 
 from drivers.contract import documents
 from drivers.errors import HypervisorError
-from drivers.hypervisor import ConnectionState, DomainObservation, DomainState, HostFacts, Hypervisor, Volume
+from drivers.hypervisor import Hypervisor
+from drivers.model import ConnectionState, DomainObservation, DomainState, HostFacts, Volume
 
 T = TypeVar("T")
 

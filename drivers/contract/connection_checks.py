@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from drivers.contract.bed import Bed, eventually, expect, refused, require, within
 from drivers.errors import NotConnected
-from drivers.hypervisor import ConnectionState, DomainState
+from drivers.model import ConnectionState, DomainState
 
 
 async def a_connected_host_says_what_it_is(bed: Bed) -> None:

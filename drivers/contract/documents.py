@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lxml import etree
 
-from drivers.hypervisor import HostFacts
+from drivers.model import HostFacts
 
 METADATA_URI = "https://hostler.dev/domain/v1"
 

@@ -8,7 +8,7 @@ import uuid
 from drivers.contract import documents
 from drivers.contract.bed import PREFIX, Bed, expect, refused, require, within
 from drivers.errors import AlreadyExists, NotFound, Refused
-from drivers.hypervisor import DomainState, Identity, StopReason
+from drivers.model import DomainState, Identity, StopReason
 
 
 async def a_definition_is_seen_and_may_be_repeated(bed: Bed) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from drivers.contract import documents
 from drivers.contract.bed import Bed, Faults, eventually, expect, is_fresh, refused, require, within
 from drivers.errors import HostUnavailable, NotConnected
-from drivers.hypervisor import ConnectionState, DomainState, StopReason
+from drivers.model import ConnectionState, DomainState, StopReason
 
 
 def _faults(bed: Bed) -> Faults:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import libvirt
 
 from drivers.errors import Refused
-from drivers.hypervisor import DomainObservation, DomainState, StopReason
 from drivers.libvirt.states import STATES, paused_reason, stop_reason
+from drivers.model import DomainObservation, DomainState, StopReason
 from drivers.xmlread import METADATA_KEY, METADATA_URI, read_observation
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import libvirt
 from lxml import etree
 
-from drivers.hypervisor import CPUModel, HostFacts
+from drivers.model import CPUModel, HostFacts
 from drivers.xmlread import parse_document, read_cpu
 
 _FAMILIES = {"q35": re.compile(r"pc-q35-\d"), "pc": re.compile(r"pc-i440fx-\d")}

@@ -17,8 +17,8 @@ from typing import Any
 import libvirt
 
 from drivers.errors import HypervisorError
-from drivers.hypervisor import GuestFacts, GuestInterfaceFacts
 from drivers.libvirt.domains import AGENT_TIMEOUT, lookup
+from drivers.model import GuestFacts, GuestInterfaceFacts
 
 _NO_AGENT = frozenset({
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,

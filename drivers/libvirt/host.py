@@ -10,11 +10,12 @@ import libvirt
 from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
 from drivers.errors import Refused
 from drivers.host import LinkedHost
-from drivers.hypervisor import CPUModel, FileNames, HostListener, HostTarget, PoolInfo, Volume
+from drivers.hypervisor import HostListener, HostTarget
 from drivers.libvirt import devices, domains, facts
 from drivers.libvirt.channel import Channel, Observer
 from drivers.libvirt.link import LibvirtLink
 from drivers.libvirt.storage import Storage
+from drivers.model import CPUModel, FileNames, PoolInfo, Volume
 
 P = ParamSpec("P")
 

@@ -10,7 +10,7 @@ import libvirt
 
 from drivers.deadlines import FACTS_SECONDS, GUEST_SECONDS, LIST_SECONDS, OPEN_SECONDS, READ_SECONDS
 from drivers.errors import ConnectFailed, HostTimeout
-from drivers.hypervisor import ACTIVE, DomainObservation, GuestFacts, HostFacts, HostListener, HostTarget, StopReason
+from drivers.hypervisor import HostListener, HostTarget
 from drivers.libvirt import domains, guest
 from drivers.libvirt.channel import Channel, Observer
 from drivers.libvirt.classify import classify
@@ -21,6 +21,7 @@ from drivers.libvirt.facts import read_facts
 from drivers.libvirt.heart import Heart
 from drivers.libvirt.states import stop_event
 from drivers.link import Link
+from drivers.model import ACTIVE, DomainObservation, GuestFacts, HostFacts, StopReason
 
 POWER_THREADS = 12
 """QEMUs of one host that start or end at once: of the 20 workers of a daemon, eight are left for all other calls."""

@@ -18,7 +18,7 @@ import libvirt
 from lxml import etree
 
 from drivers.errors import NotFound, Refused
-from drivers.hypervisor import FileNames, PoolInfo, Volume
+from drivers.model import FileNames, PoolInfo, Volume
 from drivers.xmlread import clean_path, pool_path, read_volume, volume_name
 
 _SCAN_SECONDS = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import libvirt
 
-from drivers.hypervisor import DomainState, StopReason
+from drivers.model import DomainState, StopReason
 
 STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: DomainState.RUNNING,

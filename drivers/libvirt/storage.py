@@ -9,9 +9,9 @@ import libvirt
 
 from drivers.deadlines import CHUNK_SECONDS, COPY_SECONDS, CREATE_SECONDS, SCAN_SECONDS
 from drivers.errors import HypervisorError, Refused
-from drivers.hypervisor import FileNames, PoolInfo, Volume
 from drivers.libvirt import pools
 from drivers.libvirt.channel import Borrowed, Channel
+from drivers.model import FileNames, PoolInfo, Volume
 from drivers.scans import Scans
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from drivers.errors import HypervisorError, Refused
-from drivers.hypervisor import DomainState, StopReason
+from drivers.model import DomainState, StopReason
 from drivers.simulated import documents
 from drivers.simulated.documents import Document
 from drivers.simulated.qemu import Qemu

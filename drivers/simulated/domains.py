@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lxml import etree
 
 from drivers.errors import AlreadyExists, HypervisorError, NotFound, Refused
-from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, StopReason
+from drivers.model import DomainObservation, DomainState, GuestFacts, StopReason
 from drivers.simulated import documents, platform
 from drivers.simulated.daemon import Daemon, Domain
 from drivers.simulated.documents import to_document

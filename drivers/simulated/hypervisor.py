@@ -8,7 +8,8 @@ from drivers import deadlines
 from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
 from drivers.errors import Refused
 from drivers.host import LinkedHost
-from drivers.hypervisor import CPUModel, FileNames, HostListener, HostTarget, PoolInfo, Volume
+from drivers.hypervisor import HostListener, HostTarget
+from drivers.model import CPUModel, FileNames, PoolInfo, Volume
 from drivers.scans import Scans
 from drivers.simulated import devices, domains, platform, pools
 from drivers.simulated.daemon import Daemon

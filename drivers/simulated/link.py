@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 from drivers import deadlines
 from drivers.errors import ConnectFailed, HostTimeout, HypervisorError
-from drivers.hypervisor import DomainObservation, GuestFacts, HostFacts, HostListener, HostTarget, StopReason
+from drivers.hypervisor import HostListener, HostTarget
 from drivers.link import Link
+from drivers.model import DomainObservation, GuestFacts, HostFacts, StopReason
 from drivers.simulated import domains
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.heart import Heart, nothing

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drivers.errors import Refused
-from drivers.hypervisor import GuestFacts, HostFacts, StopReason
+from drivers.model import GuestFacts, HostFacts, StopReason
 from drivers.simulated import guests, platform
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.files import File, Store

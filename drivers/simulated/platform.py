@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lxml import etree
 
-from drivers.hypervisor import CPUModel, HostFacts
+from drivers.model import CPUModel, HostFacts
 from drivers.xmlread import read_cpu
 
 _FEATURES = ("aes", "avx", "pcid", "vmx")

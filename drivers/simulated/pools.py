@@ -5,7 +5,7 @@ from __future__ import annotations
 from lxml import etree
 
 from drivers.errors import AlreadyExists, NotFound, Refused
-from drivers.hypervisor import FileNames, PoolInfo, Volume
+from drivers.model import FileNames, PoolInfo, Volume
 from drivers.simulated import documents, qcow2
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.files import File, Store

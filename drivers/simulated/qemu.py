@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drivers.hypervisor import GuestFacts
+from drivers.model import GuestFacts
 from drivers.simulated.documents import Document
 from drivers.simulated.files import File, Store
 

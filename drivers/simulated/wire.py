@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from drivers.errors import ConnectFailed, HostUnavailable, HypervisorError
-from drivers.hypervisor import StopReason
+from drivers.model import StopReason
 from drivers.simulated.faults import Delay, LoseReply, LoseRequest, Raise
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from crds.disk import Disk, DiskPhase, DiskVolume
 from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain, StorageMode, StorageScope
 from drivers.errors import HostUnavailable, HypervisorError, StorageFull
-from drivers.hypervisor import Hypervisor, Volume
+from drivers.hypervisor import Hypervisor
+from drivers.model import Volume
 from engine.keys import Key
 from engine.result import Done, Failed, FailureKind, RequeueAfter, Result
 from reconcilers.consumers import allowed

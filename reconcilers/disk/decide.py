@@ -7,7 +7,7 @@ from enum import Enum
 
 from crds.disk import Disk, DiskContent, DiskPhase
 from crds.quantity import from_bytes, to_bytes
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from reconcilers.disk.record import Record
 from reconcilers.standing import Verdict, progressing, ready, stalled
 from xmlgen.names import record_name

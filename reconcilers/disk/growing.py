@@ -12,7 +12,8 @@ from crds.host import Host
 from crds.quantity import to_bytes
 from crds.virtual_machine import VirtualMachine
 from drivers.errors import HostUnavailable, HypervisorError
-from drivers.hypervisor import DomainObservation, Hypervisor, Volume
+from drivers.hypervisor import Hypervisor
+from drivers.model import DomainObservation, Volume
 from engine.errors import Conflict
 from reconcilers.context import Context
 from reconcilers.objects import API, key_of

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from crds.disk import Disk, DiskFormat, FileSource, HttpSource
 from crds.quantity import from_bytes, to_bytes
 from drivers.errors import AlreadyExists, Refused, StorageFull
-from drivers.hypervisor import Hypervisor, Volume
+from drivers.hypervisor import Hypervisor
+from drivers.model import Volume
 from reconcilers.bandwidth import Bandwidth
 from reconcilers.disk.download import Connector, Download
 from reconcilers.disk.image import (

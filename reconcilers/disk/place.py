@@ -10,7 +10,8 @@ from crds.disk import Disk, DiskVolume
 from crds.host_pool import HostPool
 from crds.storage_domain import StorageDomain, StorageScope
 from crds.virtual_machine import VirtualMachine
-from drivers.hypervisor import FileNames, Hypervisor
+from drivers.hypervisor import Hypervisor
+from drivers.model import FileNames
 from placement import choose
 from reconcilers import capacity
 from reconcilers.context import Context

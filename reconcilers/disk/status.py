@@ -7,7 +7,7 @@ from typing import Any
 
 from crds.disk import Disk, DiskPhase
 from crds.quantity import from_bytes
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from reconcilers.standing import Verdict, conditions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crds.host import Host
-from drivers.hypervisor import ConnectionState, ConnectionView
+from drivers.model import ConnectionState, ConnectionView
 from reconcilers.context import Context
 from reconcilers.host.decide import Plan
 

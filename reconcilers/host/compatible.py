@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crds.host_pool import PoolBaseline
-from drivers.hypervisor import HostFacts
+from drivers.model import HostFacts
 
 
 def incompatible(facts: HostFacts, baseline: PoolBaseline) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from crds.host import Host, HostMode, HostPhase, Management
 from drivers.errors import ConnectFailed
-from drivers.hypervisor import ConnectionState, ConnectionView
+from drivers.model import ConnectionState, ConnectionView
 from reconcilers.relations import listed
 from reconcilers.standing import Standing, Verdict, progressing, ready, stalled
 

@@ -6,7 +6,8 @@ from weakref import WeakKeyDictionary
 
 from crds.host import Host
 from crds.host_pool import HostPool
-from drivers.hypervisor import ConnectionView, DomainObservation, HostTarget
+from drivers.hypervisor import HostTarget
+from drivers.model import ConnectionView, DomainObservation
 from engine.cache import Cache
 from engine.keys import Key
 from placement import memory_overhead

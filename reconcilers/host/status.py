@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from crds.host import Host, HostCapabilities
-from drivers.hypervisor import ConnectionState, ConnectionView, HostFacts
+from drivers.model import ConnectionState, ConnectionView, HostFacts
 from engine.conditions import Condition, condition
 from reconcilers.host.decide import Plan, schedulable
 from reconcilers.standing import conditions

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from crds.host import Host
 from crds.host_pool import HostPool, PoolBaseline
-from drivers.hypervisor import ConnectionState
+from drivers.model import ConnectionState
 from engine.cache import Cache
 from engine.keys import Key
 from engine.result import Done, RequeueAfter, Result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crds.host_pool import CPUBaseline, HostPool, PoolBaseline
 from drivers.errors import HostUnavailable, HypervisorError
-from drivers.hypervisor import HostFacts
+from drivers.model import HostFacts
 from reconcilers.context import Context
 from reconcilers.host_pool.decide import MakeBaseline, baseline
 from reconcilers.standing import Verdict, progressing, stalled

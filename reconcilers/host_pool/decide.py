@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from crds.host_pool import CPUBaseline, HostPool, PoolBaseline, PoolMachine
-from drivers.hypervisor import HostFacts
+from drivers.model import HostFacts
 from reconcilers.standing import Verdict, progressing, ready, stalled
 
 GATHER_SECONDS = 30.0

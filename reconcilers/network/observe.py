@@ -9,7 +9,8 @@ from crds.host import Host
 from crds.host_pool import HostPool
 from crds.network import Network
 from drivers.errors import HypervisorError
-from drivers.hypervisor import ConnectionState, Hypervisor
+from drivers.hypervisor import Hypervisor
+from drivers.model import ConnectionState
 from reconcilers.context import Context
 from reconcilers.network.decide import HostFact, Observed
 from reconcilers.relations import hosts_of, titles, vms_of_network

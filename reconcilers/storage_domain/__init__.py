@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crds.storage_domain import StorageDomain, StorageScope
-from drivers.hypervisor import PoolInfo
+from drivers.model import PoolInfo
 from engine.keys import Key
 from engine.result import Done, RequeueAfter, Result
 from reconcilers import figures

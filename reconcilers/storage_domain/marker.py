@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 from crds.storage_domain import StorageDomain, StorageMode, StorageScope
 from drivers.errors import AlreadyExists, HostUnavailable, HypervisorError, NotFound
-from drivers.hypervisor import Hypervisor, PoolInfo
+from drivers.hypervisor import Hypervisor
+from drivers.model import PoolInfo
 from engine.keys import Key
 from reconcilers.context import Context
 from xmlgen import names

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crds.host import Host, HostMode, HostPhase, Management
 from crds.host_pool import HostPool
 from crds.storage_domain import StorageDomain
-from drivers.hypervisor import ConnectionState, PoolInfo
+from drivers.model import ConnectionState, PoolInfo
 from reconcilers.context import Context
 from reconcilers.relations import disks_of, hosts_of, titles, volumes_of
 from reconcilers.storage_domain.decide import REFUSED_SECONDS, HostFact, Observed, Pending

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain
-from drivers.hypervisor import PoolInfo
+from drivers.model import PoolInfo
 from placement import size
 
 _HYSTERESIS_PERCENT = 1

@@ -15,7 +15,7 @@ from crds.host import Host, HostPhase
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import VirtualMachine, VMPhase
 from drivers.errors import HostUnavailable, HypervisorError
-from drivers.hypervisor import ConnectionState, ConnectionView, DomainObservation
+from drivers.model import ConnectionState, ConnectionView, DomainObservation
 from engine import errors
 from engine.keys import Key
 from engine.result import Done, Failed, FailureKind, RequeueAfter, Result

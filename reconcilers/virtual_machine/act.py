@@ -8,7 +8,8 @@ from typing import Any, assert_never
 from crds.disk import Disk
 from crds.virtual_machine import PowerAction, PowerRequestPhase, VirtualMachine, VMPhase
 from drivers.errors import Refused
-from drivers.hypervisor import DomainObservation, Hypervisor
+from drivers.hypervisor import Hypervisor
+from drivers.model import DomainObservation
 from engine.keys import Key
 from reconcilers.context import FIELD_MANAGER, Context
 from reconcilers.holding import let_go

@@ -20,7 +20,7 @@ from crds.virtual_machine import (
     VMDeletionPolicy,
     VMPhase,
 )
-from drivers.hypervisor import DomainObservation, DomainState, StopReason
+from drivers.model import DomainObservation, DomainState, StopReason
 from reconcilers.ownership import AskPerson, MayStart, MustWait, RunsOn
 from reconcilers.standing import Verdict, progressing, ready, stalled, unknown
 from reconcilers.virtual_machine.plan import (

@@ -11,7 +11,8 @@ from dataclasses import replace
 from crds.disk import Disk
 from crds.virtual_machine import VirtualMachine
 from drivers.errors import HypervisorError, Refused
-from drivers.hypervisor import DomainObservation, Hypervisor
+from drivers.hypervisor import Hypervisor
+from drivers.model import DomainObservation
 from engine.keys import Key
 from reconcilers.context import Context, HeldTray, Plugging
 from reconcilers.objects import key_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import POOL_BASELINE, CloudInit, DiskType, FirmwareType, VirtualMachine, VMFile
-from drivers.hypervisor import HostFacts
+from drivers.model import HostFacts
 from placement import Request, memory_overhead
 from reconcilers.context import Context
 from reconcilers.virtual_machine.needs import Drive, Needs

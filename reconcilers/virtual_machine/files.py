@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 
 from crds.storage_domain import StorageDomain, StorageScope
 from crds.virtual_machine import VirtualMachine, VMFile
-from drivers.hypervisor import DomainObservation, Hypervisor
+from drivers.hypervisor import Hypervisor
+from drivers.model import DomainObservation
 from reconcilers.context import Context
 from reconcilers.reach import working_host
 from reconcilers.storage_domain.marker import DomainNotReachable

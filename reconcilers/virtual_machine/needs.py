@@ -14,7 +14,7 @@ from crds.network import Network
 from crds.quantity import to_bytes
 from crds.storage_domain import StorageDomain, StorageMode
 from crds.virtual_machine import DiskType, VirtualMachine, VMDisk
-from drivers.hypervisor import ACTIVE
+from drivers.model import ACTIVE
 from reconcilers.consumers import allowed
 from reconcilers.context import Context
 from reconcilers.relations import holds_a_place, leaving_vms, vms_of_disk

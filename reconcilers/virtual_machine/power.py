@@ -20,7 +20,7 @@ from crds.virtual_machine import (
     VirtualMachine,
     VMPhase,
 )
-from drivers.hypervisor import StopReason
+from drivers.model import StopReason
 
 FIRST_BACK_OFF = 5.0
 LONGEST_BACK_OFF = 300.0

@@ -13,7 +13,8 @@ from crds.disk import Disk
 from crds.storage_domain import StorageDomain
 from crds.virtual_machine import FirmwareType, Placement, StartFailure, VirtualMachine, VMFile
 from drivers.errors import AlreadyExists, ConnectFailed, HostUnavailable, HypervisorError, NotConnected
-from drivers.hypervisor import DomainState, Hypervisor, StopReason
+from drivers.hypervisor import Hypervisor
+from drivers.model import DomainState, StopReason
 from engine import errors
 from placement import Decision, choose
 from reconcilers import capacity

@@ -13,7 +13,7 @@ from crds.virtual_machine import (
     VirtualMachine,
     VMPhase,
 )
-from drivers.hypervisor import ACTIVE, DomainObservation
+from drivers.model import ACTIVE, DomainObservation
 from engine.conditions import Condition, condition
 from reconcilers.standing import Standing, Verdict, conditions
 from reconcilers.virtual_machine.needs import Needs

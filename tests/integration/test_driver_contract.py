@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from drivers.contract import Bed, Check, Contract
-from drivers.hypervisor import ConnectionState, HostTarget
+from drivers.hypervisor import HostTarget
 from drivers.libvirt import LibvirtDirectory
+from drivers.model import ConnectionState
 from lab.api import Lab
 from lab.hosts import Host
 from lab.pki import lab_authority

@@ -17,8 +17,9 @@ from lxml import etree
 
 from drivers.contract import documents
 from drivers.errors import NotConnected
-from drivers.hypervisor import ConnectionState, DomainObservation, DomainState, HostTarget, Hypervisor, StopReason
+from drivers.hypervisor import HostTarget, Hypervisor
 from drivers.libvirt import LibvirtDirectory
+from drivers.model import ConnectionState, DomainObservation, DomainState, StopReason
 from lab.api import Lab
 
 DIRECTORY = "/srv/local"

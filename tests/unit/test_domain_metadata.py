@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drivers import xmlread
-from drivers.hypervisor import Identity as Read
+from drivers.model import Identity as Read
 from xmlgen.metadata import NAMESPACE, PREFIX, Identity, metadata_xml
 
 UUID = "6a1f1d0e-5b0e-4a53-9a39-4f4b0f0a8f11"

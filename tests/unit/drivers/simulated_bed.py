@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from drivers.contract import documents
-from drivers.hypervisor import ConnectionState, DomainObservation, HostFacts, HostTarget, Hypervisor
+from drivers.hypervisor import HostTarget, Hypervisor
+from drivers.model import ConnectionState, DomainObservation, HostFacts
 from drivers.simulated import SimulatedDirectory, World
 
 SHARED = "/srv/shared"

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from drivers.errors import AlreadyExists, NotConnected, NotFound, Refused
-from drivers.hypervisor import ConnectionState, DomainState, HostTarget, Hypervisor
+from drivers.hypervisor import HostTarget, Hypervisor
 from drivers.libvirt import LibvirtDirectory
+from drivers.model import ConnectionState, DomainState
 
 TARGET = HostTarget("mock", "test:///default", heartbeat_seconds=1)
 DOMAIN = "<domain type='test'><name>{}</name><uuid>{}</uuid><memory>4096</memory><os><type>hvm</type></os></domain>"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.hypervisor import DomainObservation, DomainState, GuestFacts, GuestInterfaceFacts
+from drivers.model import DomainObservation, DomainState, GuestFacts, GuestInterfaceFacts
 from drivers.observations import ObservationStore, Ticket
 
 UUIDS = ("a", "b", "c")

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from drivers.errors import HostTimeout
-from drivers.hypervisor import GuestFacts, GuestInterfaceFacts
 from drivers.libvirt.guest import GuestWatch
+from drivers.model import GuestFacts, GuestInterfaceFacts
 from drivers.pauses import FIRST_DELAY, LAST_DELAY, delays
 from drivers.reader import RETRY_SECONDS, Reader
 

@@ -3,7 +3,10 @@
 import libvirt
 import pytest
 
-from drivers.hypervisor import (
+from drivers.libvirt.facts import version
+from drivers.libvirt.guest import has_address, read_guest
+from drivers.libvirt.states import paused_reason, stop_event, stop_reason
+from drivers.model import (
     CPUModel,
     DeviceObservation,
     DomainState,
@@ -13,9 +16,6 @@ from drivers.hypervisor import (
     StopReason,
     Volume,
 )
-from drivers.libvirt.facts import version
-from drivers.libvirt.guest import has_address, read_guest
-from drivers.libvirt.states import paused_reason, stop_event, stop_reason
 from drivers.xmlread import (
     aliases,
     clean_path,

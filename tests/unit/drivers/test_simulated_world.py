@@ -10,7 +10,8 @@ import pytest
 
 from drivers.contract import documents
 from drivers.errors import HostTimeout, HostUnavailable, NotConnected, NotFound, Refused, StorageFull
-from drivers.hypervisor import ConnectionState, DomainState, HostTarget, Hypervisor, StopReason
+from drivers.hypervisor import HostTarget, Hypervisor
+from drivers.model import ConnectionState, DomainState, StopReason
 from drivers.simulated import (
     Breach,
     Delay,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crds.virtual_machine import VirtualMachine
-from drivers.hypervisor import DomainState, Identity, StopReason
+from drivers.model import DomainState, Identity, StopReason
 from reconcilers.ownership import MayStart, Ownership, RunsOn
 from reconcilers.virtual_machine.decide import decide
 from reconcilers.virtual_machine.plan import Observed, Plan

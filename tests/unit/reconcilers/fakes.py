@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drivers.errors import AlreadyExists, HypervisorError, NotConnected, NotFound, Refused
-from drivers.hypervisor import (
+from drivers.hypervisor import HostTarget
+from drivers.model import (
     ConnectionState,
     ConnectionView,
     CPUModel,
@@ -17,7 +18,6 @@ from drivers.hypervisor import (
     DomainState,
     FileNames,
     HostFacts,
-    HostTarget,
     Identity,
     Inventory,
     PoolInfo,

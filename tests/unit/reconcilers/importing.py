@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from drivers.errors import StorageFull
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from engine.keys import Key
 from reconcilers.bandwidth import Bandwidth
 from reconcilers.disk.imports import Import, Imported

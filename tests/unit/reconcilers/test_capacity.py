@@ -7,7 +7,7 @@ import pytest
 from crds.base import Consumers, LabelSelector
 from crds.host_pool import HostPool
 from crds.storage_domain import StorageDomain
-from drivers.hypervisor import DomainState, PoolInfo
+from drivers.model import DomainState, PoolInfo
 from placement import memory_overhead
 from reconcilers.capacity import allocatable_memory, candidates
 from reconcilers.consumers import allowed

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crds.disk import Disk, DiskPhase
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from reconcilers.disk.decide import Observed, Plan, Step, decide
 from reconcilers.disk.record import Record
 from reconcilers.disk.status import status_of

@@ -9,7 +9,7 @@ import pytest
 
 from crds.disk import Disk
 from drivers.errors import HostTimeout, Refused
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from reconcilers.disk import growing, reconcile
 from reconcilers.relations import leaving_vms
 from reconcilers.storage_domain.marker import Marker

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from drivers.errors import HostTimeout
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from reconcilers.disk.image import BadImage
 from reconcilers.disk.imports import NoRoom
 from tests.unit.reconcilers.importing import MIB, NAME, RAW, Host, Server, checksum, qcow2, run, serving, source

@@ -11,7 +11,7 @@ import pytest
 
 from crds.storage_domain import StorageDomain
 from drivers.errors import HostTimeout, NotFound
-from drivers.hypervisor import ConnectionState
+from drivers.model import ConnectionState
 from engine.keys import Key
 from engine.result import RequeueAfter
 from reconcilers.disk import provision, reconcile, record

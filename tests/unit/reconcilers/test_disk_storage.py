@@ -10,7 +10,7 @@ import pytest
 from crds.disk import Disk
 from crds.virtual_machine import VirtualMachine
 from drivers.errors import HostTimeout
-from drivers.hypervisor import ConnectionState, FileNames
+from drivers.model import ConnectionState, FileNames
 from engine.errors import Conflict
 from engine.keys import Key
 from reconcilers.disk import begun, place, record, removal

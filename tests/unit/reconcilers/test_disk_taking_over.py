@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crds.disk import Disk
-from drivers.hypervisor import Volume
+from drivers.model import Volume
 from reconcilers.disk.decide import Observed, Step, decide
 from reconcilers.disk.record import Record
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crds.host import Host, HostPhase
 from crds.host_pool import PoolBaseline
 from drivers.errors import ConnectFailed
-from drivers.hypervisor import ConnectionState, ConnectionView, Inventory
+from drivers.model import ConnectionState, ConnectionView, Inventory
 from engine.keys import Key
 from reconcilers.host import reconcile
 from reconcilers.host.compatible import incompatible

@@ -3,7 +3,7 @@
 from typing import Any
 
 from drivers.errors import ConnectFailed
-from drivers.hypervisor import ConnectionState
+from drivers.model import ConnectionState
 from engine.keys import Key
 from reconcilers import host, host_pool, network, storage_domain
 from tests.unit.reconcilers.fakes import BASELINE, Directory, World

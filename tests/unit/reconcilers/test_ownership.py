@@ -13,7 +13,7 @@ from functools import cached_property
 
 import pytest
 
-from drivers.hypervisor import DomainObservation, DomainState, Identity, StopReason
+from drivers.model import DomainObservation, DomainState, Identity, StopReason
 from reconcilers.ownership import (
     ACTIVE,
     AskPerson,

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from drivers.hypervisor import HostDirectory, Inventory
+from drivers.hypervisor import HostDirectory
+from drivers.model import Inventory
 from reconcilers.sightings import Sightings
 from tests.unit.reconcilers.fakes import INSTALLATION, domain
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crds.virtual_machine import PowerAction, PowerState, VMPhase
-from drivers.hypervisor import StopReason
+from drivers.model import StopReason
 from reconcilers.ownership import MayStart, Ownership
 from reconcilers.standing import stalled
 from reconcilers.virtual_machine.plan import Act, Apply, Destroy, Nothing, Shutdown, Stamp, Start, Tray, Undefine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crds.virtual_machine import PowerAction, PowerState, StartFailure, VMPhase
-from drivers.hypervisor import StopReason
+from drivers.model import StopReason
 from reconcilers.ownership import AskPerson, MayStart, MustWait, Ownership
 from reconcilers.virtual_machine.decide import decide
 from reconcilers.virtual_machine.plan import Act, Destroy, Nothing, Observed, Release, Shutdown, Start, Undefine

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crds.virtual_machine import PowerAction, PowerState, VirtualMachine, VMPhase
-from drivers.hypervisor import ACTIVE, DomainState, Identity, StopReason
+from drivers.model import ACTIVE, DomainState, Identity, StopReason
 from reconcilers.ownership import AskPerson, Claim, HostFact, MayStart, MustWait, RunsOn, ownership
 from reconcilers.registry import CRITICAL
 from reconcilers.standing import Standing, progressing, stalled

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from drivers.errors import HypervisorError, NotFound, Refused
-from drivers.hypervisor import DeviceObservation, DomainState
+from drivers.model import DeviceObservation, DomainState
 from drivers.xmlread import parse_document, read_domain
 from engine.result import RequeueAfter
 from reconcilers.storage_domain.marker import Marker

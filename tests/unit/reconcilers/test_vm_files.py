@@ -9,7 +9,7 @@ import pytest
 from crds.disk import Disk
 from crds.host import Host
 from crds.virtual_machine import VirtualMachine
-from drivers.hypervisor import DeviceObservation, DomainObservation, DomainState
+from drivers.model import DeviceObservation, DomainObservation, DomainState
 from engine.errors import AlreadyExists, Conflict
 from engine.keys import Key
 from reconcilers.storage_domain import reconcile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drivers.hypervisor import DomainState
+from drivers.model import DomainState
 from tests.unit.reconcilers.builders import vm
 from tests.unit.reconcilers.fakes import domain, facts
 from tests.unit.reconcilers.test_vm_reconcile import UUID, WEB, Fleet, active

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crds.virtual_machine import VirtualMachine
-from drivers.hypervisor import DomainState, Identity
+from drivers.model import DomainState, Identity
 from reconcilers.context import Reservation
 from reconcilers.standing import progressing, stalled
 from reconcilers.virtual_machine.document import files_of, placement_request, seed_input

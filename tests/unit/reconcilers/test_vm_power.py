@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from crds.virtual_machine import PowerAction, PowerState, RunPolicy, StartFailure, VirtualMachine
-from drivers.hypervisor import StopReason
+from drivers.model import StopReason
 from reconcilers.virtual_machine.power import decide_power, forgotten, next_failure, refused, succeeded, was_running
 from tests.unit.reconcilers.builders import VmBuilder, after, at, vm, written
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from drivers.errors import HostTimeout, NotFound, Refused
-from drivers.hypervisor import DomainState, Identity, StopReason
+from drivers.model import DomainState, Identity, StopReason
 from drivers.xmlread import read_domain
 from engine.keys import Key
 from engine.result import Failed

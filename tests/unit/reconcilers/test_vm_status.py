@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crds.virtual_machine import VMPhase
-from drivers.hypervisor import DeviceObservation, DomainObservation, DomainState, GuestFacts, GuestInterfaceFacts
+from drivers.model import DeviceObservation, DomainObservation, DomainState, GuestFacts, GuestInterfaceFacts
 from reconcilers.standing import Verdict, progressing, ready, stalled, unknown
 from reconcilers.virtual_machine.needs import Needs
 from reconcilers.virtual_machine.status import status_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crds.virtual_machine import VMPhase
-from drivers.hypervisor import DomainState, GuestFacts, GuestInterfaceFacts, Identity, StopReason
+from drivers.model import DomainState, GuestFacts, GuestInterfaceFacts, Identity, StopReason
 from reconcilers.ownership import MayStart, Ownership, RunsOn
 from reconcilers.standing import ready
 from reconcilers.virtual_machine import observe, reconcile
