@@ -9,6 +9,11 @@ DETACH_SECONDS = 10.0
 AGENT_SECONDS = 15.0
 GUEST_SECONDS = 30.0
 
+SNAPSHOT_SECONDS = 60.0
+"""Freezing and thawing the guest included."""
+BLOCK_SECONDS = 60.0
+"""Beginning and ending a block job: QEMU first finishes the writes that are under way."""
+
 OPEN_SECONDS = 15.0
 READ_SECONDS = 10.0
 LIST_SECONDS = 30.0

@@ -8,7 +8,8 @@ HypervisorError
 │                        TLSRefused, AuthFailed, HostKeyUnknown, Unresolvable, Unreachable, CredentialsIncomplete)
 ├── Refused              the host said no, and nothing has changed (`reason`: InvalidDomain, NoSuchBridge,
 │   │                    VolumeMissing, VolumeInUse, NoMemory, Unsupported, AlreadyRunning, TrayLocked, NoTray,
-│   │                    NoHotPlug, OperationFailed)
+│   │                    NoHotPlug, AgentNotConnected, AgentUnresponsive, ChainDiffers, BlockJobActive, NoBlockJob,
+│   │                    JobNotReady, OperationFailed)
 │   ├── NotFound         there is no such domain, pool, volume or device
 │   └── AlreadyExists    there is one already, and it is not the same (a UUID or name that is taken)
 └── StorageFull          no space left on the host's storage

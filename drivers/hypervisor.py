@@ -11,11 +11,21 @@ Three promises hold for every method of `Hypervisor`:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from drivers.model import ConnectionView, CPUModel, FileNames, GuestFacts, HostFacts, Inventory, PoolInfo, Volume
+from drivers.model import (
+    BlockJob,
+    ConnectionView,
+    CPUModel,
+    FileNames,
+    GuestFacts,
+    HostFacts,
+    Inventory,
+    PoolInfo,
+    Volume,
+)
 
 
 class Hypervisor(Protocol):
@@ -113,6 +123,65 @@ class Hypervisor(Protocol):
     async def query_guest(self, uuid: str) -> GuestFacts | None:
         """Ask the guest agent; None where there is none. The answer is also kept in the observation."""
 
+    async def freeze(self, uuid: str) -> None:
+        """Have the guest agent freeze the guest's file systems; frozen is done.
+
+        Raises Refused with AgentNotConnected or AgentUnresponsive. Whoever froze a guest thaws it: nobody else will.
+        """
+
+    async def thaw(self, uuid: str) -> None:
+        """Have the guest agent thaw the guest's file systems; not frozen is done.
+
+        Raises Refused with AgentNotConnected or AgentUnresponsive, and then the guest may be frozen still.
+        """
+
+    # Drives of running domains ---------------------------------------------------------------------------------------
+    # A drive is named by its device's alias, a layer by the path that the observation shows. Each raises
+    # NotFound(NoDevice), Refused(NotRunning), Refused(ChainDiffers) when the layers are not what the call speaks of,
+    # and Refused(BlockJobActive) when another block job has the drive. The definition follows the running domain.
+    # A block job is QEMU's: it goes on, and ends, while the daemon is away; a daemon that comes back takes it over. It
+    # dies with its QEMU: the leaf is then what it was before the job, unless the drive had been pivoted.
+
+    async def snapshot(self, uuid: str, overlays: Mapping[str, str], *, quiesce: bool = False) -> None:
+        """Have drives (alias → path of the overlay) go on with overlays that were made on their leaves, all of them at
+        one instant; done if all of them have them already. Nothing is changed if it raises Refused.
+
+        quiesce: freeze the guest's file systems around it. Raises Refused with VolumeMissing, ChainDiffers (also for an
+        overlay that is made on another layer, or of another size), VolumeInUse, AgentNotConnected, AgentUnresponsive.
+        """
+
+    async def commit(self, uuid: str, alias: str, top: str, base: str, *, bandwidth: int = 0) -> None:
+        """Begin to move what the layers from top down to above base hold into base. If top is the leaf, `pivot` to base
+        ends it; else it ends by itself, and what was on top of top is then on top of base. The files stay.
+
+        Done if base is the leaf or there is no top above base any more. A commit that runs keeps to the new bandwidth
+        (bytes per second, 0: no limit). Raises Refused(VolumeInUse) when somebody else has base open.
+        """
+
+    async def copy_block(
+        self, uuid: str, alias: str, target: str, form: str, *, shallow: bool = False, bandwidth: int = 0
+    ) -> None:
+        """Begin to copy a drive to the file at target, which is there already, as large as the drive, in that format;
+        `pivot` to target ends it. shallow: only the leaf, onto the layer that target was made on.
+
+        Done if target is the leaf. A copy that runs keeps to the new bandwidth. Raises Refused(VolumeMissing).
+        """
+
+    async def block_job(self, uuid: str, alias: str) -> BlockJob | None:
+        """How the drive's block job stands; None where there is none."""
+
+    async def pivot(self, uuid: str, alias: str, leaf: str) -> None:
+        """Have the drive go on with leaf, to which its block job mirrors it; done if that is its leaf already.
+
+        Raises Refused with JobNotReady, NoBlockJob (it failed or was cancelled: the drive is as it was), ChainDiffers.
+        """
+
+    async def cancel_job(self, uuid: str, alias: str) -> None:
+        """End the drive's block job, which leaves the drive's layers as they are; none is done.
+
+        What it wrote stays in base or target: base is hidden by the layers above it, target is of no use.
+        """
+
     # Storage -------------------------------------------------------------------------------------------------------
 
     async def ensure_pool(self, xml: str) -> PoolInfo:
@@ -132,7 +201,12 @@ class Hypervisor(Protocol):
         """One file, as it is now; None where there is none: the directory is scanned before it counts as absent."""
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
-        """Make a new file. Raises AlreadyExists and never writes into one that is there, StorageFull."""
+        """Make a new file. Raises AlreadyExists and never writes into one that is there, StorageFull.
+
+        A document with a backing store makes an overlay on a file of the same directory, and names that file in the new
+        one's header as the document does: by its bare name, so that a chain stays whole wherever the directory is
+        mounted. Raises Refused(VolumeMissing) when there is no such file.
+        """
 
     async def copy_volume(self, pool: str, xml: str, source: str) -> Volume:
         """Make a new file that holds what the volume named source holds, converted to the document's format.

@@ -62,6 +62,15 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Work:
+    """For what a job domain was made, as stamped into its metadata (see xmlgen.job_domain)."""
+
+    installation: str
+    operation: str
+    """UID of the object that asked for it."""
+
+
+@dataclass(frozen=True)
 class DomainObservation:
     """One domain on one host, as last seen."""
 
@@ -72,7 +81,7 @@ class DomainObservation:
     """Why it is shut off; None while it is not."""
     persistent: bool
     identity: Identity | None
-    """None for a domain that nobody stamped: a foreign one."""
+    """None for a domain that nobody stamped as a VM of ours: a foreign one, or a job domain (`work`)."""
     sections: tuple[tuple[str, str], ...]
     """Fingerprint of each section of the document that it was defined from, from the metadata: (name, hash)."""
     cpus: int
@@ -87,11 +96,19 @@ class DomainObservation:
     """Why it is paused, in libvirt's word (user, ioerror, …); empty while it is not."""
     guest: GuestFacts | None = None
     """What the guest agent said last."""
+    work: Work | None = None
+    """For what it was made, if it is no VM but a job domain."""
 
     @property
     def opened(self) -> frozenset[str]:
-        """Paths of all images that the domain has, those that it only reads (CD-ROMs) included."""
-        return frozenset([*self.images, *(device.source for device in self.devices if device.source is not None)])
+        """Paths of all images that the domain has: those that it only reads (CD-ROMs, layers below an image) and those
+        that a block job writes (`Mirror`) included.
+        """
+        return frozenset([*self.images, *(path for device in self.devices for path in device.opened)])
+
+    def device(self, alias: str) -> DeviceObservation | None:
+        """The device of that alias."""
+        return next((device for device in self.devices if device.alias == alias), None)
 
 
 @dataclass(frozen=True)
@@ -105,7 +122,55 @@ class DeviceObservation:
     target: str | None = None
     """A drive's target (vda, sdb, …); a network card's tap device while it runs."""
     source: str | None = None
-    """Path of the image, for a drive; None for an empty CD-ROM."""
+    """Path of the image, for a drive: of its leaf, the layer that is written. None for an empty CD-ROM."""
+    backing: tuple[str, ...] = ()
+    """Paths of the layers below the leaf, from the top down. Nothing is known of them while the domain is off."""
+    mirror: Mirror | None = None
+    """Where else a block job writes what the drive writes."""
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """Paths of all files that the drive has open."""
+        mirrored = () if self.mirror is None else (self.mirror.path,)
+        return (*(() if self.source is None else (self.source, *self.backing)), *mirrored)
+
+
+class JobKind(StrEnum):
+    """What a block job does."""
+
+    COMMIT = "commit"
+    """Moves layers that nobody writes into the one below them; ends by itself."""
+    ACTIVE_COMMIT = "active-commit"
+    """Moves the leaf, and layers below it, into the one below them; then waits for `pivot`."""
+    COPY = "copy"
+    """Copies what the drive shows, or its leaf alone, to another file; then waits for `pivot`."""
+    OTHER = "other"
+    """None of ours."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The file that a drive goes on with once its block job is pivoted."""
+
+    path: str
+    kind: JobKind
+    ready: bool
+    """Whether it holds all that the drive shows: from then on each write goes to both, and `pivot` can be asked for."""
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """A block job of a drive, as it stands."""
+
+    kind: JobKind
+    done: int
+    """Bytes that are done …"""
+    total: int
+    """… of so many. It grows while the guest writes."""
+    ready: bool
+    """See Mirror. Equal numbers say nothing yet: they are also equal before a job has begun."""
+    bandwidth: int
+    """Bytes per second that it keeps to; 0 is no limit."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +283,10 @@ class Volume:
     """Virtual size, bytes."""
     allocation: int
     """Bytes that it takes on the storage."""
+    backing: str | None = None
+    """Path of the layer below it, as its header says, made absolute."""
+    backing_format: str | None = None
+    """Format of that layer; None where the header does not say it."""
 
 
 class FileNames(frozenset[str]):

@@ -8,7 +8,18 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from drivers.model import CPUModel, DeviceObservation, DomainObservation, DomainState, Identity, StopReason, Volume
+from drivers.model import (
+    CPUModel,
+    DeviceObservation,
+    DomainObservation,
+    DomainState,
+    Identity,
+    JobKind,
+    Mirror,
+    StopReason,
+    Volume,
+    Work,
+)
 
 METADATA_URI = "https://hostler.dev/domain/v1"
 """Namespace of our element in a domain's metadata."""
@@ -31,6 +42,7 @@ class DomainFacts:
     devices: tuple[DeviceObservation, ...]
     images: tuple[str, ...]
     agent_connected: bool
+    work: Work | None
 
 
 def parse_document(xml: str) -> etree._Element:
@@ -51,6 +63,7 @@ def read_domain(xml: str) -> DomainFacts:
         devices=tuple(_devices(root)),
         images=tuple(_images(root)),
         agent_connected=_agent_connected(root),
+        work=_work(root.find(f"metadata/{{{METADATA_URI}}}job")),
     )
 
 
@@ -73,7 +86,12 @@ def read_observation(
         images=facts.images,
         agent_connected=facts.agent_connected,
         paused_reason=paused_reason,
+        work=facts.work,
     )
+
+
+def _work(job: etree._Element | None) -> Work | None:
+    return None if job is None else Work(job.get("installation", ""), job.get("operation", ""))
 
 
 def _identity(vm: etree._Element) -> Identity | None:
@@ -126,17 +144,37 @@ def _devices(root: etree._Element) -> list[DeviceObservation]:
         alias = device.find("alias")
         if alias is None or not alias.get("name"):
             continue
-        mac, target = device.find("mac"), device.find("target")
+        mac, target, drive = device.find("mac"), device.find("target"), device.tag == "disk"
         found.append(
             DeviceObservation(
                 alias=alias.get("name", ""),
                 address=_address(device.find("address")),
                 mac=None if mac is None else mac.get("address"),
                 target=None if target is None else target.get("dev"),
-                source=_source(device) if device.tag == "disk" else None,
+                source=_source(device) if drive else None,
+                backing=_backing(device) if drive else (),
+                mirror=_mirror(device.find("mirror")) if drive else None,
             )
         )
     return found
+
+
+def _backing(disk: etree._Element) -> tuple[str, ...]:
+    """The paths of the layers below a drive's leaf, from the top down: each has the next one inside."""
+    found, layer = [], disk.find("backingStore")
+    while layer is not None and (path := _source(layer)):
+        found.append(path)
+        layer = layer.find("backingStore")
+    return tuple(found)
+
+
+def _mirror(mirror: etree._Element | None) -> Mirror | None:
+    path = None if mirror is None else _source(mirror)
+    if mirror is None or path is None:
+        return None
+    kinds = {"copy": JobKind.COPY, "active-commit": JobKind.ACTIVE_COMMIT}
+    # `ready` is also "abort" or "pivot" while that is under way: the job was ready before.
+    return Mirror(path, kinds.get(mirror.get("job", ""), JobKind.OTHER), mirror.get("ready") is not None)
 
 
 def _address(address: etree._Element | None) -> str | None:
@@ -202,13 +240,15 @@ def read_volume(xml: str) -> Volume | None:
         return None
     form = root.find("target/format")
     kind = "raw" if form is None else form.get("type", "raw")
-    capacity, allocation = root.find("capacity"), root.find("allocation")
+    capacity, allocation, layer = root.find("capacity"), root.find("allocation"), root.find("backingStore/format")
     return Volume(
         name=root.findtext("name", ""),
         path=root.findtext("target/path", ""),
         format="raw" if kind == "iso" else kind,  # a file system in a raw file
         capacity=0 if capacity is None else size_of(capacity),
         allocation=0 if allocation is None else size_of(allocation),
+        backing=root.findtext("backingStore/path"),
+        backing_format=None if layer is None else layer.get("type"),
     )
 
 

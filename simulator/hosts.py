@@ -27,6 +27,7 @@ ASKS = frozenset(
         "baseline_cpu",
         "domain_xml",
         "query_guest",
+        "block_job",
         "pool_info",
         "volume_names",
         "volume",

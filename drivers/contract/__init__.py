@@ -4,7 +4,7 @@
 stands.
 """
 
-from drivers.contract.bed import Bed, Faults
+from drivers.contract.bed import Bed, Faults, Images
 from drivers.contract.suite import Check, Contract, Outcome
 
-__all__ = ["Bed", "Check", "Contract", "Faults", "Outcome"]
+__all__ = ["Bed", "Check", "Contract", "Faults", "Images", "Outcome"]

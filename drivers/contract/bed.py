@@ -43,6 +43,16 @@ class Faults(Protocol):
         """Let it go on."""
 
 
+class Images(Protocol):
+    """What QEMU's own tools say of image files of the host."""
+
+    async def layers(self, path: str) -> list[str]:
+        """Paths of an image and of all below it, from the top down, as qemu-img finds them."""
+
+    async def damage(self, path: str) -> str:
+        """What `qemu-img check` complains of; nothing for a sound image."""
+
+
 class CheckFailedError(AssertionError):
     """A promise was not kept."""
 
@@ -62,6 +72,8 @@ class Bed:
     """Grows with each call of a listener that hears `host`."""
     faults: Faults | None = None
     """None: checks that need them cannot be run."""
+    images: Images | None = None
+    """None: what the driver says of images is believed."""
 
     @property
     def facts(self) -> HostFacts:
@@ -115,6 +127,30 @@ class Bed:
         """A new volume."""
         name = self.volume_name(form, suffix)
         return await self.host.create_volume(self.directory, documents.volume(name, form, capacity))
+
+    async def overlay(self, below: Volume, capacity: int | None = None) -> Volume:
+        """A new overlay on a volume, as large as that is, or of capacity bytes."""
+        name = self.volume_name("qcow2")
+        document = documents.volume(
+            name, "qcow2", below.capacity if capacity is None else capacity, below=(below.name, below.format)
+        )
+        return await self.host.create_volume(self.directory, document)
+
+    async def shown(self, volume: Volume) -> bytes:
+        """What a guest would see of an image that nobody writes now."""
+        name = self.volume_name("raw")
+        await self.host.copy_volume(self.directory, documents.volume(name, "raw", volume.capacity), volume.name)
+        content = await self.download(name)
+        await self.host.delete_volume(self.directory, name)
+        return content
+
+    async def sound(self, volume: Volume, *layers: Volume) -> None:
+        """Fail unless QEMU's own tools find the image sound, and these layers below it."""
+        if self.images is None:
+            return
+        expect(not (damage := await self.images.damage(volume.path)), f"{volume.name}: {damage}")
+        found = await self.images.layers(volume.path)
+        expect(found == [layer.path for layer in (volume, *layers)], f"the layers of {volume.name}: {found}")
 
     def volume_name(self, form: str, suffix: str = "") -> str:
         """A name for a new volume."""

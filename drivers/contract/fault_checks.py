@@ -6,8 +6,9 @@ import asyncio
 
 from drivers.contract import documents
 from drivers.contract.bed import Bed, Faults, eventually, expect, is_fresh, refused, require, within
-from drivers.errors import HostUnavailable, NotConnected
-from drivers.model import ConnectionState, DomainState, StopReason
+from drivers.contract.drives import DATA, ROOT, SLOW, Counting, last_number
+from drivers.errors import HostUnavailable, NotConnected, Refused
+from drivers.model import ConnectionState, DomainState, JobKind, StopReason
 
 
 def _faults(bed: Bed) -> Faults:
@@ -84,9 +85,63 @@ async def a_frozen_guest_delays_nobody(bed: Bed) -> None:
     await bed.comes_to(frozen, DomainState.SHUT_OFF)
 
 
+async def a_block_job_outlives_its_daemon(bed: Bed) -> None:
+    """A block job goes on when the daemon ends in the middle of it: it can be limited and pivoted after it, and one
+    that ended by itself meanwhile is seen to have ended. Nothing that the guest wrote is lost.
+    """
+    guest = await Counting.begin(bed)
+    await guest.snapshot()
+    root, data = await guest.snapshot()
+    middle = require(data.backing, "a layer below")
+    await bed.host.commit(guest.uuid, ROOT, root.path, guest.root.path, bandwidth=SLOW)
+    await bed.host.commit(guest.uuid, DATA, middle, guest.data.path, bandwidth=2**20)
+    listed = require(bed.host.view().inventory, "a list").listed_at
+    await _faults(bed).restart_daemon()
+
+    def listed_anew() -> bool:
+        return is_fresh(bed.host) and require(bed.host.view().inventory, "a list").listed_at > listed
+
+    await eventually("listed anew", listed_anew, 60)
+    job = require(await bed.host.block_job(guest.uuid, ROOT), "the job goes on")
+    expect((job.kind, job.ready) == (JobKind.ACTIVE_COMMIT, False), f"{job}")
+    await bed.host.commit(guest.uuid, ROOT, root.path, guest.root.path)
+    await guest.ready(ROOT)
+    await bed.host.pivot(guest.uuid, ROOT, guest.root.path)
+    await guest.has(ROOT, guest.root)
+    await guest.idle(DATA)
+    await guest.has(DATA, data, guest.data)
+    await guest.end()
+    numbers = [await last_number(bed, layer) for layer in (guest.root, data)]
+    expect(numbers[0] - numbers[1] in {0, 1}, f"both disks to the end: {numbers}")
+    await bed.sound(guest.root)
+    await bed.sound(data, guest.data)
+
+
+async def a_killed_guest_keeps_its_leaf(bed: Bed) -> None:
+    """A process that is killed while its block job is ready leaves the leaf where it was, in the definition too, and it
+    starts again.
+    """
+    guest = await Counting.begin(bed)
+    root, _ = await guest.snapshot()
+    await bed.host.commit(guest.uuid, ROOT, root.path, guest.root.path)
+    await guest.ready(ROOT)
+    await _faults(bed).kill_guest(require(bed.seen(guest.uuid), "seen").name)
+    await bed.comes_to(guest.uuid, DomainState.SHUT_OFF)
+    expect(root.path in await bed.host.domain_xml(guest.uuid), "the definition has the leaf")
+    expect(
+        require(await bed.host.volume(bed.directory, root.name), "the leaf").backing == guest.root.path, "its header"
+    )
+    await refused(bed.host.pivot(guest.uuid, ROOT, guest.root.path), Refused, "NotRunning")
+    await bed.host.start(guest.uuid)
+    await guest.has(ROOT, root, guest.root)
+    expect(await bed.host.block_job(guest.uuid, ROOT) is None, "no job")
+
+
 CHECKS = (
     a_hung_daemon_costs_a_deadline,
     a_killed_guest_has_crashed,
     a_restarted_daemon_is_listed_anew,
     a_frozen_guest_delays_nobody,
+    a_block_job_outlives_its_daemon,
+    a_killed_guest_keeps_its_leaf,
 )

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from drivers.contract import connection_checks, device_checks, domain_checks, fault_checks, storage_checks
+from drivers.contract import block_checks, connection_checks, device_checks, domain_checks, fault_checks, storage_checks
 from drivers.contract.bed import Bed
 
 CHECK_SECONDS = 240.0
 """No check may take longer, whatever the host does."""
 
-_MODULES = (connection_checks, domain_checks, device_checks, storage_checks, fault_checks)
+_MODULES = (connection_checks, domain_checks, device_checks, storage_checks, block_checks, fault_checks)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ _BY_CODE: dict[int, _Make] = {
     libvirt.VIR_ERR_OPERATION_TIMEOUT: _busy,
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE: _refused("AgentUnresponsive"),
     libvirt.VIR_ERR_AGENT_UNSYNCED: _refused("AgentUnresponsive"),
+    libvirt.VIR_ERR_BLOCK_COPY_ACTIVE: _refused("BlockJobActive"),
     # The library's own connection object is closed: nothing was sent, or the answer will not come.
     libvirt.VIR_ERR_INVALID_CONN: _lost,
     libvirt.VIR_ERR_INVALID_STREAM: _lost,
@@ -109,6 +110,10 @@ _BY_TEXT: tuple[_Text, ...] = (
     _text(r"not support hotplugging|cannot be hotplugged", _refused("NoHotPlug"), "attach: SATA"),
     _text(r"key 'filename' must not have null value", _refused("NoHotPlug"), "attach: an empty CD-ROM drive, in 9.0"),
     _text(r"tray of device '.*' is not open", _refused("NoTray"), "update: a drive that was plugged in while it ran"),
+    _text(r"guest agent is not (configured|connected)", _refused("AgentNotConnected"), "freeze, snapshot"),
+    _text(r"not ready for pivot", _refused("JobNotReady"), "pivot"),
+    _text(r"block job .* (still|being) .*ended", _busy, "pivot, cancel: asked for already"),
+    _text(r"inaccessible backing store volume", _refused("VolumeMissing"), "create volume: an overlay on nothing"),
     _text(r"can't shrink capacity", _refused("WouldShrink"), "resize volume"),
     _text(r"child process .* unexpected exit status", _refused("OperationFailed"), "volume: qemu-img said no"),
 )

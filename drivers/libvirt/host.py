@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Concatenate, ParamSpec
 
 import libvirt
 
-from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
+from drivers.deadlines import (
+    AGENT_SECONDS,
+    BLOCK_SECONDS,
+    CALL_SECONDS,
+    DESTROY_SECONDS,
+    DEVICE_SECONDS,
+    SNAPSHOT_SECONDS,
+    START_SECONDS,
+)
 from drivers.errors import Refused
 from drivers.host import LinkedHost
 from drivers.hypervisor import HostListener, HostTarget
-from drivers.libvirt import devices, domains, facts
+from drivers.libvirt import blocks, devices, domains, facts
 from drivers.libvirt.channel import Channel, Observer
 from drivers.libvirt.link import LibvirtLink
 from drivers.libvirt.storage import Storage
-from drivers.model import CPUModel, FileNames, PoolInfo, Volume
+from drivers.model import BlockJob, CPUModel, FileNames, PoolInfo, Volume
 
 P = ParamSpec("P")
 
@@ -114,6 +122,47 @@ class LibvirtHost(LinkedHost[LibvirtLink]):
     async def resize_block(self, uuid: str, path: str, size: int) -> None:
         """See Hypervisor."""
         await self._on_guest("resize_block", devices.resize_block, DEVICE_SECONDS, uuid, path, size)
+
+    async def freeze(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("freeze", blocks.freeze, AGENT_SECONDS, uuid)
+
+    async def thaw(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("thaw", blocks.thaw, AGENT_SECONDS, uuid)
+
+    # Drives of running domains ---------------------------------------------------------------------------------------
+
+    async def snapshot(self, uuid: str, overlays: Mapping[str, str], *, quiesce: bool = False) -> None:
+        """See Hypervisor."""
+        await self._on_guest("snapshot", blocks.snapshot, SNAPSHOT_SECONDS, uuid, overlays, quiesce=quiesce)
+
+    async def commit(self, uuid: str, alias: str, top: str, base: str, *, bandwidth: int = 0) -> None:
+        """See Hypervisor."""
+        await self._on_guest("commit", blocks.commit, BLOCK_SECONDS, uuid, alias, top, base, bandwidth=bandwidth)
+
+    async def copy_block(
+        self, uuid: str, alias: str, target: str, form: str, *, shallow: bool = False, bandwidth: int = 0
+    ) -> None:
+        """See Hypervisor."""
+        await self._on_guest(
+            "copy_block", blocks.copy, BLOCK_SECONDS, uuid, alias, target, form, shallow=shallow, bandwidth=bandwidth
+        )
+
+    async def block_job(self, uuid: str, alias: str) -> BlockJob | None:
+        """See Hypervisor."""
+        async with self._turns.turn("block_job", uuid, CALL_SECONDS):
+            return await self._link.slow.call("block_job", blocks.block_job, CALL_SECONDS, uuid, alias)
+
+    async def pivot(self, uuid: str, alias: str, leaf: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("pivot", blocks.pivot, BLOCK_SECONDS, uuid, alias, leaf)
+
+    async def cancel_job(self, uuid: str, alias: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("cancel_job", blocks.cancel, BLOCK_SECONDS, uuid, alias)
+
+    # The ways of calls -----------------------------------------------------------------------------------------------
 
     async def _on_domain(
         self,

@@ -12,11 +12,13 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 import libvirt
 from lxml import etree
 
+from drivers import overlays
 from drivers.errors import NotFound, Refused
 from drivers.model import FileNames, PoolInfo, Volume
 from drivers.xmlread import clean_path, pool_path, read_volume, volume_name
@@ -104,13 +106,35 @@ def describe(connection: libvirt.virConnect, path: str, name: str) -> Volume | N
 
 
 def _describe(volume: libvirt.virStorageVol) -> Volume | None:
+    """The file as it is now. libvirt remembers from its last scan what lies below an overlay, and a block job may have
+    written another name since: of overlays the header is read.
+    """
     try:
-        return read_volume(volume.XMLDesc(0))
+        described = read_volume(volume.XMLDesc(0))
+        if described is None or described.backing is None:
+            return described
+        below = overlays.backing(_header(volume))
+        folder = PurePosixPath(described.path).parent
+        return replace(
+            described,
+            backing=None if below is None else str(folder / below.name),
+            backing_format=None if below is None else below.format or None,
+        )
     except libvirt.libvirtError as error:
         # Deleted since the directory was scanned, by another host perhaps.
         if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
             return None
         raise
+
+
+def _header(volume: libvirt.virStorageVol) -> bytes:
+    stream = volume.connect().newStream(0)
+    volume.download(stream, 0, overlays.HEADER_BYTES, 0)
+    head = bytearray()
+    while isinstance(chunk := stream.recv(CHUNK), bytes) and chunk:
+        head += chunk
+    stream.finish()
+    return bytes(head)
 
 
 def find_volume(pool: libvirt.virStoragePool, name: str) -> libvirt.virStorageVol | None:

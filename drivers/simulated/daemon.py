@@ -9,6 +9,7 @@ from drivers.errors import HypervisorError, Refused
 from drivers.model import DomainState, StopReason
 from drivers.simulated import documents
 from drivers.simulated.documents import Document
+from drivers.simulated.drives import redraw
 from drivers.simulated.qemu import Qemu
 from drivers.simulated.wire import Connection, Event, Happening, Later, Request
 
@@ -102,6 +103,7 @@ class Daemon:
                 domain.qemu, domain.stop_reason = None, StopReason.CRASHED
             elif domain.qemu is not None:
                 domain.qemu.trayless = frozenset()
+                redraw(domain.qemu)
 
     def boot(self) -> None:
         """Begin anew after a reboot: domains are defined, none runs, and pools that were not defined are gone."""

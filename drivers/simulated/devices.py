@@ -10,7 +10,8 @@ from drivers.errors import Refused
 from drivers.simulated import documents, guests
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.documents import to_document
-from drivers.simulated.domains import check_bridges, find, look_for_writers, note, open_image, running
+from drivers.simulated.domains import check_bridges, find, note, running
+from drivers.simulated.drives import look_for_writers, open_image, redraw
 from drivers.simulated.qemu import Qemu
 from drivers.simulated.wire import Event, Happening, Later
 from drivers.xmlread import device_alias
@@ -43,6 +44,7 @@ def attach(daemon: Daemon, uuid: str, xml: str) -> None:
         documents.name_device(plugged, 0, daemon.starts)
         documents.add_device(live, plugged)
         domain.qemu.live = to_document(live)
+        redraw(domain.qemu)
         if documents.is_cdrom(device):
             domain.qemu.trayless |= {alias}
     if documents.find_device(definition, alias) is None:
@@ -158,6 +160,7 @@ def _change_source(daemon: Daemon, qemu: Qemu, device: etree._Element, xml: str)
     if before is not None and after != before:
         qemu.close(before[0])
     qemu.live = to_document(root)
+    redraw(qemu)
 
 
 def resize_block(daemon: Daemon, uuid: str, path: str, size: int) -> None:

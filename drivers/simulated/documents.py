@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from lxml import etree
 
@@ -186,7 +186,7 @@ def update_device(root: etree._Element, xml: str) -> None:
     device = find_device(root, device_alias(xml) or "")
     if device is None:
         raise NotFound("device not found", reason="NoDevice")
-    for old in (*device.findall("source"), *device.findall("driver")):
+    for old in (*device.findall("source"), *device.findall("driver"), *device.findall("backingStore")):
         device.remove(old)
     device.extend(part for part in (new.find("driver"), new.find("source")) if part is not None)
 
@@ -210,9 +210,59 @@ def image(disk: etree._Element) -> tuple[str, str, bool] | None:
     return path, form, disk.get("device", "disk") == "disk" and disk.find("readonly") is None
 
 
+def alias_of(device: etree._Element) -> str:
+    """The name of a device."""
+    element = device.find("alias")
+    return "" if element is None else element.get("name", "")
+
+
+def set_image(disk: etree._Element, path: str, form: str) -> None:
+    """Give a drive another image."""
+    source, driver = disk.find("source"), disk.find("driver")
+    if source is None or driver is None:
+        raise invalid("a drive without an image or a driver")
+    source.set("file", path)
+    driver.set("type", form)
+
+
+def set_layers(disk: etree._Element, below: Sequence[tuple[str, str]]) -> None:
+    """Show the layers (path, format) below a drive's image, from the top down, one inside the other as libvirt does."""
+    for old in disk.findall("backingStore"):
+        disk.remove(old)
+    parent = disk
+    for path, form in below:
+        parent = etree.SubElement(parent, "backingStore", type="file")
+        etree.SubElement(parent, "format", type=form)
+        etree.SubElement(parent, "source", file=path)
+    etree.SubElement(parent, "backingStore")
+
+
+def set_mirror(disk: etree._Element, mirror: tuple[str, str, str, bool] | None) -> None:
+    """Show the file (path, format, kind of job, whether it is ready) that a block job writes; None: there is none."""
+    for old in disk.findall("mirror"):
+        disk.remove(old)
+    if mirror is None:
+        return
+    path, form, job, ready = mirror
+    element = etree.SubElement(disk, "mirror", type="file", job=job)
+    if ready:
+        element.set("ready", "yes")
+    etree.SubElement(element, "format", type=form)
+    etree.SubElement(element, "source", file=path)
+
+
 def is_cdrom(device: etree._Element) -> bool:
     """Whether it is a CD-ROM drive."""
     return bool(device.tag == "disk" and device.get("device") == "cdrom")
+
+
+def booted_from(root: etree._Element) -> list[tuple[str, str, bool]]:
+    """The images of `images` that firmware looks at, in its order: those with a place in the boot order, if any device
+    has one.
+    """
+    placed = sorted(root.iterfind("devices/*/boot"), key=lambda boot: int(boot.get("order", "0")))
+    drives = [boot.getparent() for boot in placed] if placed else root.findall("devices/disk")
+    return [found for drive in drives if drive is not None and (found := image(drive)) is not None]
 
 
 def nvram(root: etree._Element) -> str:

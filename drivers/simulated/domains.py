@@ -11,13 +11,14 @@ from lxml import etree
 from drivers.errors import AlreadyExists, HypervisorError, NotFound, Refused
 from drivers.model import DomainObservation, DomainState, GuestFacts, StopReason
 from drivers.simulated import documents, platform
+from drivers.simulated.breaches import Breach
 from drivers.simulated.daemon import Daemon, Domain
 from drivers.simulated.documents import to_document
+from drivers.simulated.drives import look_for_writers, open_image, redraw
 from drivers.simulated.files import File
-from drivers.simulated.qemu import Opened, Qemu
+from drivers.simulated.qemu import Qemu
 from drivers.simulated.sparse import SparseBytes
 from drivers.simulated.wire import Event, Happening, Later
-from drivers.simulated.world import Breach
 from drivers.xmlread import read_domain, read_observation
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def start(daemon: Daemon, uuid: str, who: str, *, paused: bool) -> None:
         _make_variables(machine, root)
         for image in documents.images(root):
             open_image(machine, qemu, *image)
+        redraw(qemu)
     except HypervisorError:
         qemu.end()
         domain.stop_reason = StopReason.FAILED
@@ -175,36 +177,10 @@ def _make_variables(machine: Machine, root: etree._Element) -> None:
             store.create(name, File(SparseBytes(b"NVRAM", platform.NVRAM_BYTES)))
 
 
-def open_image(machine: Machine, qemu: Qemu, path: str, form: str, writes: bool) -> None:
-    """Have a process open an image, with QEMU's locks, which reach as far as this machine.
-
-    Raises Refused with VolumeMissing, InvalidVolume or VolumeInUse.
-    """
-    store, name, file = machine.find(path)
-    if file is None:
-        raise Refused(f"Cannot access storage file '{path}': No such file or directory", reason="VolumeMissing")
-    if form == "qcow2" and file.format != "qcow2":
-        raise Refused(f"{path}: Image is not in qcow2 format", reason="InvalidVolume")
-    here = [writer for writer in file.writers if writer.machine == machine.name and writer is not qemu]
-    readers = machine.qemus.values() if writes else ()
-    if here or any(opened.file is file for other in readers if other is not qemu for opened in other.reads.values()):
-        raise Refused(f'{path}: Failed to get "write" lock', reason="VolumeInUse")
-    qemu.open(path, Opened(store, name, file), writes=writes)
-
-
 def _look_for_twins(machine: Machine, qemu: Qemu) -> None:
     for other in machine.world.machines.values():
         if other is not machine and qemu.uuid in other.qemus:
             machine.world.violate(Breach.TWO_PROCESSES, (other.name, machine.name), f"{qemu.name} ({qemu.uuid})")
-
-
-def look_for_writers(machine: Machine, qemu: Qemu) -> None:
-    """Record other machines' processes that write what this one writes."""
-    for opened in qemu.writes.values():
-        for twin in opened.file.writers:
-            if twin.machine != machine.name:
-                what = f"{opened.store.name}/{opened.name}, by {twin.name} and {qemu.name}"
-                machine.world.violate(Breach.TWO_WRITERS, (twin.machine, machine.name), what)
 
 
 def destroy(daemon: Daemon, uuid: str, who: str) -> Later[None] | None:

@@ -45,15 +45,15 @@ class File:
         """Bytes that it takes on the store."""
         return max(self.reserved, self.content.allocated)
 
-    def shown(self, until: int | None = None) -> SparseBytes:
-        """What a guest sees (of its first `until` bytes at least), not to be changed.
+    def shown(self, until: int | None = None, below: SparseBytes | None = None) -> SparseBytes:
+        """What a guest sees (of its first `until` bytes at least), not to be changed; below: what the next layer shows.
 
-        Raises Refused for a qcow2 image that cannot be read.
+        Raises Refused for a qcow2 image that cannot be read, and for one that lacks the layer below.
         """
         if self.format == "raw":
             return self.content
         try:
-            return qcow2.read(self.content, until)
+            return qcow2.read(self.content, until, below)
         except qcow2.Damaged as error:
             raise Refused(f"qemu-img: {error}", reason="OperationFailed") from error
 
@@ -112,6 +112,8 @@ class Store:
         """Make a file larger for whoever reads it as the image that it is. Raises StorageFull."""
         if file.format == "raw":
             file.content.resize(size)
+        elif (below := qcow2.backing(file.content)) is not None:
+            self.replace(file, qcow2.overlay(qcow2.own_blocks(file.content), size, below))
         else:
             self.replace(file, qcow2.write(file.shown(), size))
 

@@ -14,6 +14,12 @@ SYSTEM = b"\xf4\xeb\xfd".ljust(SECTOR - 2, b"\0") + _SIGNATURE
 the button is pressed, and gives devices up when asked to.
 """
 
+_COUNTS = b"writes a number a tick"
+"""What stands behind the code of a boot sector that does (see drivers.contract.documents)."""
+TICK_SECONDS = 0.055
+RING = 32
+_STRIDE = 128
+
 BOOT_SECONDS = 1.0
 """From power-on until the first sector of a disk runs."""
 OBEY_SECONDS = 2.0
@@ -30,3 +36,13 @@ def boots(disk: SparseBytes) -> bool:
 def powers_off(disk: SparseBytes) -> bool:
     """Whether all that the disk's boot sector does is to power its machine off."""
     return disk.read(0, len(_POWERS_OFF)) == _POWERS_OFF
+
+
+def counts(disk: SparseBytes) -> bool:
+    """Whether all that the disk's boot sector does is to write numbers that rise, one a tick."""
+    return _COUNTS in disk.read(0, SECTOR)
+
+
+def count(number: int) -> tuple[int, bytes]:
+    """Where such a guest writes a number on its disks, and what."""
+    return (1 + number % RING * _STRIDE) * SECTOR, number.to_bytes(4, "little") * (SECTOR // 4)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from drivers import deadlines
-from drivers.deadlines import AGENT_SECONDS, CALL_SECONDS, DESTROY_SECONDS, DEVICE_SECONDS, START_SECONDS
+from drivers.deadlines import (
+    AGENT_SECONDS,
+    BLOCK_SECONDS,
+    CALL_SECONDS,
+    DESTROY_SECONDS,
+    DEVICE_SECONDS,
+    SNAPSHOT_SECONDS,
+    START_SECONDS,
+)
 from drivers.errors import Refused
 from drivers.host import LinkedHost
 from drivers.hypervisor import HostListener, HostTarget
-from drivers.model import CPUModel, FileNames, PoolInfo, Volume
+from drivers.model import BlockJob, CPUModel, FileNames, PoolInfo, Volume
 from drivers.scans import Scans
-from drivers.simulated import devices, domains, platform, pools
+from drivers.simulated import blocks, devices, domains, platform, pools
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.link import SimulatedLink
 from drivers.simulated.pools import CHUNK
@@ -139,6 +147,62 @@ class SimulatedHost(LinkedHost[SimulatedLink]):
         await self._on_guest(
             "resize_block", lambda daemon: devices.resize_block(daemon, uuid, path, size), DEVICE_SECONDS, uuid
         )
+
+    async def freeze(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("freeze", lambda daemon: blocks.freeze(daemon, uuid), AGENT_SECONDS, uuid)
+
+    async def thaw(self, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("thaw", lambda daemon: blocks.thaw(daemon, uuid), AGENT_SECONDS, uuid)
+
+    # Drives of running domains ---------------------------------------------------------------------------------------
+
+    async def snapshot(self, uuid: str, overlays: Mapping[str, str], *, quiesce: bool = False) -> None:
+        """See Hypervisor."""
+
+        def effect(daemon: Daemon) -> None:
+            blocks.snapshot(daemon, uuid, overlays, quiesce=quiesce)
+
+        await self._on_guest("snapshot", effect, SNAPSHOT_SECONDS, uuid)
+
+    async def commit(self, uuid: str, alias: str, top: str, base: str, *, bandwidth: int = 0) -> None:
+        """See Hypervisor."""
+
+        def effect(daemon: Daemon) -> None:
+            blocks.commit(daemon, uuid, alias, top, base, bandwidth=bandwidth)
+
+        await self._on_guest("commit", effect, BLOCK_SECONDS, uuid)
+
+    async def copy_block(
+        self, uuid: str, alias: str, target: str, form: str, *, shallow: bool = False, bandwidth: int = 0
+    ) -> None:
+        """See Hypervisor."""
+
+        def effect(daemon: Daemon) -> None:
+            blocks.copy(daemon, uuid, alias, target, form, shallow=shallow, bandwidth=bandwidth)
+
+        await self._on_guest("copy_block", effect, BLOCK_SECONDS, uuid)
+
+    async def block_job(self, uuid: str, alias: str) -> BlockJob | None:
+        """See Hypervisor."""
+
+        def effect(daemon: Daemon) -> BlockJob | None:
+            return blocks.block_job(daemon, uuid, alias)
+
+        async with self._turns.turn("block_job", uuid, CALL_SECONDS):
+            job: BlockJob | None = await self._link.call("block_job", effect, CALL_SECONDS, uuid=uuid, guest=True)
+        return job
+
+    async def pivot(self, uuid: str, alias: str, leaf: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("pivot", lambda daemon: blocks.pivot(daemon, uuid, alias, leaf), BLOCK_SECONDS, uuid)
+
+    async def cancel_job(self, uuid: str, alias: str) -> None:
+        """See Hypervisor."""
+        await self._on_guest("cancel_job", lambda daemon: blocks.cancel(daemon, uuid, alias), BLOCK_SECONDS, uuid)
+
+    # The ways of calls -----------------------------------------------------------------------------------------------
 
     async def _on_domain(self, what: str, effect: Effect, deadline: float, uuid: str, *, guest: bool = False) -> None:
         """Make a call that changes a domain, and read it anew, also after an error: a start may fail half way."""

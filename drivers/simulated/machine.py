@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 import uuid as uuids
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drivers.errors import Refused
 from drivers.model import GuestFacts, HostFacts, StopReason
-from drivers.simulated import guests, platform
+from drivers.simulated import documents, drives, guests, layers, platform
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.files import File, Store
 from drivers.simulated.qemu import Opened, Qemu
+from drivers.simulated.sparse import SparseBytes
 
 if TYPE_CHECKING:
     from drivers.simulated.world import World
@@ -218,10 +219,32 @@ class Machine:
 
     def boot_guest(self, qemu: Qemu) -> None:
         """Have the guest's firmware run what it finds on its disks."""
-        disk = next((found for opened in qemu.disks() if guests.boots(found := opened.file.shown(guests.SECTOR))), None)
+        qemu.boots += 1
+        disk = next((found for found in self._disks(qemu) if guests.boots(found)), None)
         qemu.system = self.world.obedient or disk is not None
         if disk is not None and guests.powers_off(disk):
             self.world.later(guests.BOOT_SECONDS, self._power_button, qemu)
+        if disk is not None and guests.counts(disk):
+            qemu.sequence = 0
+            self.world.later(guests.BOOT_SECONDS, self._count, qemu, qemu.boots)
+
+    def _disks(self, qemu: Qemu) -> Iterator[SparseBytes]:
+        """The first sector of each image that firmware may boot from, in order."""
+        for path, form, _ in documents.booted_from(qemu.live.root):
+            yield layers.shown(drives.chain(qemu, path, form), guests.SECTOR)
+
+    def _count(self, qemu: Qemu, boot: int) -> None:
+        """Have a guest that counts write its next number on its first two disks."""
+        if qemu.gone or qemu.boots != boot:
+            return
+        self.world.later(guests.TICK_SECONDS, self._count, qemu, boot)
+        if qemu.frozen or qemu.paused:
+            return
+        qemu.sequence += 1
+        found = [image for image in documents.booted_from(qemu.live.root) if image[2]]
+        for path, form, _ in found[:2]:
+            store = qemu.writes[path].store
+            layers.write(store, drives.chain(qemu, path, form), *guests.count(qemu.sequence))
 
     def press_power_button(self, qemu: Qemu) -> None:
         """Ask the guest's system to power off, if it has one."""

@@ -6,12 +6,13 @@ from lxml import etree
 
 from drivers.errors import AlreadyExists, NotFound, Refused
 from drivers.model import FileNames, PoolInfo, Volume
-from drivers.simulated import documents, qcow2
+from drivers.overlays import Backing
+from drivers.simulated import documents, layers, qcow2
+from drivers.simulated.breaches import Breach
 from drivers.simulated.daemon import Daemon
 from drivers.simulated.files import File, Store
 from drivers.simulated.sparse import SparseBytes
 from drivers.simulated.wire import Later
-from drivers.simulated.world import Breach
 from drivers.xmlread import clean_path, pool_path, read_volume, size_of
 
 CHUNK = 256 * 1024
@@ -57,7 +58,9 @@ def describe(daemon: Daemon, pool: str, name: str) -> Volume | None:
 
 
 def _describe(path: str, name: str, file: File) -> Volume:
-    return Volume(name, f"{path}/{name}", file.format, file.capacity, file.allocation)
+    below = qcow2.backing(file.content)
+    backing, form = (None, None) if below is None else (f"{path}/{below.name}", below.format)
+    return Volume(name, f"{path}/{name}", file.format, file.capacity, file.allocation, backing, form)
 
 
 def volume_path(daemon: Daemon, pool: str, name: str) -> str | None:
@@ -87,7 +90,12 @@ def create_volume(daemon: Daemon, pool: str, xml: str) -> Volume:
     """Make a file. Raises AlreadyExists, StorageFull."""
     store = _store(daemon, pool)
     volume, allocation = _wanted(xml)
-    if volume.format == "qcow2":
+    if volume.backing is not None:
+        if volume.backing not in store.files:
+            raise Refused(f"inaccessible backing store volume {volume.backing}", reason="VolumeMissing")
+        below = Backing(volume.backing, volume.backing_format or "")
+        file = File(qcow2.overlay({}, volume.capacity, below))
+    elif volume.format == "qcow2":
         # qemu-img allocates nothing in advance, whatever the document says.
         file = File(qcow2.write(SparseBytes(), volume.capacity))
     else:
@@ -101,7 +109,7 @@ def copy_volume(daemon: Daemon, pool: str, xml: str, source: str) -> Later[Volum
     volume, _ = _wanted(xml)
     if volume.name in store.files:
         raise AlreadyExists(f"storage volume {volume.name!r} exists already", reason="AlreadyExists")
-    shown = original.shown().copy()
+    shown = layers.shown(layers.chain(store, source, original.format)).copy()
     size = max(volume.capacity, shown.size)
     converts = volume.format == "qcow2"
     file = File(qcow2.write(SparseBytes(), size) if converts else SparseBytes())
@@ -157,9 +165,7 @@ def delete_volume(daemon: Daemon, pool: str, name: str) -> None:
         raise Refused(f"volume '{name}' is still being allocated.", reason="VolumeInUse")
     store.delete(name)
     machines = daemon.machine.world.machines.values()
-    readers = [
-        q for machine in machines for q in machine.qemus.values() if any(o.file is file for o in q.reads.values())
-    ]
+    readers = [q for machine in machines for q in machine.qemus.values() if any(read is file for read in q.only_read())]
     for user in (*file.writers, *readers):
         what = f"{name}, used by {user.name}"
         daemon.machine.world.violate(Breach.DELETED_IN_USE, (daemon.machine.name, user.machine), what)

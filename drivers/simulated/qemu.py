@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drivers.model import GuestFacts
+from drivers.model import GuestFacts, JobKind
 from drivers.simulated.documents import Document
 from drivers.simulated.files import File, Store
+from drivers.simulated.layers import Layer
 
 if TYPE_CHECKING:
     from drivers.simulated.wire import Request
@@ -23,13 +24,40 @@ class Opened:
     file: File
 
 
+@dataclass(eq=False, slots=True)
+class Job:
+    """A block job of a drive."""
+
+    kind: JobKind
+    alias: str
+    top: str
+    """Path of the topmost layer that is moved or copied."""
+    target: str
+    """Path of the layer that is written: base, or the copy."""
+    form: str
+    """Its format."""
+    shallow: bool
+    """Of a copy: only the topmost layer."""
+    total: int
+    """Bytes."""
+    bandwidth: int
+    """Bytes per second; 0: no limit."""
+    since: float
+    """When `done` was so."""
+    done: float = 0.0
+    ready: bool = False
+
+
 class Qemu:
     """One process."""
 
     __slots__ = (
         "agent",
+        "below",
+        "boots",
         "frozen",
         "gone",
+        "jobs",
         "live",
         "locked_trays",
         "machine",
@@ -38,7 +66,9 @@ class Qemu:
         "parked",
         "paused",
         "powering_off",
+        "quiesced",
         "reads",
+        "sequence",
         "since",
         "system",
         "trayless",
@@ -60,6 +90,16 @@ class Qemu:
         self.writes: dict[str, Opened] = {}
         """By path."""
         self.reads: dict[str, Opened] = {}
+        self.below: dict[str, tuple[Layer, ...]] = {}
+        """By path of an image that it has open: the layers below that."""
+        self.jobs: dict[str, Job] = {}
+        """Block jobs, by alias of their drive."""
+        self.quiesced = False
+        """Whether the guest's file systems are frozen."""
+        self.sequence = 0
+        """What a guest that counts has written last (see `guests`)."""
+        self.boots = 0
+        """How often its firmware began anew."""
         self.frozen = False
         self.gone = False
         self.system = False
@@ -73,10 +113,10 @@ class Qemu:
         self.parked: list[Request] = []
         """Calls that wait for the process to answer."""
 
-    def disks(self) -> Iterator[Opened]:
-        """What its firmware may boot from, in order."""
-        yield from self.writes.values()
-        yield from self.reads.values()
+    def only_read(self) -> Iterator[File]:
+        """What it has open and does not write: media, and layers below its images."""
+        yield from (opened.file for opened in self.reads.values())
+        yield from (layer.file for layers in self.below.values() for layer in layers)
 
     def open(self, path: str, opened: Opened, *, writes: bool) -> None:
         """Have a file open from now on."""
@@ -87,8 +127,9 @@ class Qemu:
             self.reads[path] = opened
 
     def close(self, path: str) -> None:
-        """Have the file of this path open no more."""
+        """Have the file of this path, and the layers below it, open no more."""
         self.reads.pop(path, None)
+        self.below.pop(path, None)
         if opened := self.writes.pop(path, None):
             opened.file.writers = tuple(writer for writer in opened.file.writers if writer is not self)
 

@@ -12,10 +12,9 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
+from drivers.simulated.breaches import Breach, Violation
 from drivers.simulated.faults import Faults
 from drivers.simulated.files import Store
 from drivers.simulated.latencies import MEASURED, Latencies, Latency
@@ -30,29 +29,6 @@ class Entry(NamedTuple):
     time: float
     where: str
     """The machine or the store."""
-    what: str
-
-
-class Breach(StrEnum):
-    """What must never happen."""
-
-    TWO_WRITERS = "TwoWriters"
-    """Two processes write one file."""
-    TWO_PROCESSES = "TwoProcesses"
-    """One domain runs twice."""
-    DELETED_IN_USE = "DeletedInUse"
-    """A file was deleted that a process writes."""
-    CHANGED_IN_USE = "ChangedInUse"
-    """A file was written or resized from outside while a process writes it."""
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A breach, recorded the moment it happens."""
-
-    time: float
-    breach: Breach
-    machines: tuple[str, ...]
     what: str
 
 

@@ -6,6 +6,7 @@ Runs inside the lab (`python -m lab exec -- python -m pytest ...`); LAB_STATE na
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from drivers.hypervisor import HostTarget
 from drivers.libvirt import LibvirtDirectory
 from drivers.model import ConnectionState
 from lab.api import Lab
+from lab.errors import CommandFailedError
 from lab.hosts import Host
 from lab.pki import lab_authority
 
@@ -75,6 +77,28 @@ class LabFaults:
             await asyncio.to_thread(self.host.qemu_cont, name)
 
 
+@dataclass
+class LabImages:
+    """Images on one host of the lab, and the qemu-img there."""
+
+    host: Host
+
+    async def layers(self, path: str) -> list[str]:
+        told = await self._ask("info", "--backing-chain", "--output=json", path)
+        # A name without a path lies beside the image that names it; qemu-img puts that image's folder before it.
+        return [layer["filename"] for layer in json.loads(told)]
+
+    async def damage(self, path: str) -> str:
+        try:
+            await self._ask("check", "-q", path)
+        except CommandFailedError as error:
+            return str(error)
+        return ""
+
+    async def _ask(self, *words: str) -> str:
+        return await asyncio.to_thread(self.host.run, "qemu-img", *words)
+
+
 def target(lab: Lab, transport: str, name: str) -> tuple[HostTarget, Host]:
     """How a host of the lab is reached over a transport, and the host."""
     host = lab.host("kvm2" if transport in {"ssh", "tcp"} else "kvm1")
@@ -117,6 +141,7 @@ async def beds(lab: Lab) -> AsyncIterator[dict[str, Bed]]:
             directory=DIRECTORY,
             heard=heard,
             faults=LabFaults(host),
+            images=LabImages(host),
         )
     yield made
     await directory.close()

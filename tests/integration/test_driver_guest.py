@@ -145,6 +145,25 @@ async def test_a_guest_whose_agent_left_gets_the_power_button(host: Hypervisor, 
     await until("off", lambda: seen(host, guest.uuid).state is DomainState.SHUT_OFF, 60)
 
 
+async def test_an_agent_freezes_the_guest_for_a_snapshot(host: Hypervisor, guest: Guest) -> None:
+    await guest.agent()
+    for call in (host.freeze, host.freeze, host.thaw, host.thaw):
+        await call(guest.uuid)
+    base = await host.volume(DIRECTORY, guest.volumes[0])
+    assert base is not None
+    name = f"{guest.name}-overlay.qcow2"
+    document = documents.volume(name, "qcow2", base.capacity, below=(base.name, "qcow2"))
+    overlay = await host.create_volume(DIRECTORY, document)
+    guest.volumes.append(name)
+    # Asked for twice, and with the guest frozen before: the snapshot thaws it.
+    for _ in range(2):
+        await host.snapshot(guest.uuid, {"ua-disk-vda": overlay.path}, quiesce=True)
+    drive = seen(host, guest.uuid).device("ua-disk-vda")
+    assert drive is not None
+    assert (drive.source, drive.backing) == (overlay.path, (base.path,))
+    assert await host.query_guest(guest.uuid) is not None, "the agent answers: the guest is not frozen"
+
+
 async def test_a_host_without_power_is_suspect_in_time_and_comes_back(lab: Lab, host: Hypervisor) -> None:
     machine = lab.host("kvm1")
     cut = time.monotonic()

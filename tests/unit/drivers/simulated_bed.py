@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from drivers.contract import documents
 from drivers.hypervisor import HostTarget, Hypervisor
 from drivers.model import ConnectionState, DomainObservation, HostFacts
 from drivers.simulated import SimulatedDirectory, World
+from drivers.simulated.sparse import BLOCK, SparseBytes
 
 SHARED = "/srv/shared"
 
@@ -57,3 +59,12 @@ async def disk(host: Hypervisor, name: str, form: str = "qcow2", capacity: int =
 
 async def define(host: Hypervisor, uuid: str, *devices: str, name: str = "web") -> None:
     await host.define(documents.domain(name, uuid, facts(host), *devices))
+
+
+def write_out(content: SparseBytes, path: Path) -> None:
+    """Make a real file of a simulated one."""
+    with path.open("wb") as file:
+        for number, block in content.blocks():
+            file.seek(number * BLOCK)
+            file.write(block)
+        file.truncate(content.size)

@@ -52,6 +52,22 @@ TABLE = [
         "InvalidDomain",
     ),
     (
+        libvirt_error(SYSTEM, "inaccessible backing store volume b.raw: No such file", int1=errno.ENOENT),
+        Refused,
+        "VolumeMissing",
+    ),
+    (libvirt_error(INVALID, "block job 'vda' not ready for pivot yet"), Refused, "JobNotReady"),
+    (
+        libvirt_error(libvirt.VIR_ERR_BLOCK_COPY_ACTIVE, "block copy still active: disk 'vda' has a job"),
+        Refused,
+        "BlockJobActive",
+    ),
+    (
+        libvirt_error(libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, "argument unsupported: QEMU guest agent is not configured"),
+        Refused,
+        "AgentNotConnected",
+    ),
+    (
         libvirt_error(SYSTEM, "Cannot get interface MTU on 'nobr': No such device", domain=0, int1=errno.ENODEV),
         Refused,
         "NoSuchBridge",

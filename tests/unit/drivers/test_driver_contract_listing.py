@@ -11,9 +11,16 @@ def test_every_check_has_a_promise_and_a_name_of_its_own() -> None:
 
 
 def test_no_check_is_left_off_its_list() -> None:
-    from drivers.contract import connection_checks, device_checks, domain_checks, fault_checks, storage_checks
+    from drivers.contract import (
+        block_checks,
+        connection_checks,
+        device_checks,
+        domain_checks,
+        fault_checks,
+        storage_checks,
+    )
 
-    for module in (connection_checks, device_checks, domain_checks, fault_checks, storage_checks):
+    for module in (block_checks, connection_checks, device_checks, domain_checks, fault_checks, storage_checks):
         written = {
             name
             for name, value in vars(module).items()

@@ -13,8 +13,11 @@ from drivers.model import (
     GuestFacts,
     GuestInterfaceFacts,
     Identity,
+    JobKind,
+    Mirror,
     StopReason,
     Volume,
+    Work,
 )
 from drivers.xmlread import (
     aliases,
@@ -74,7 +77,9 @@ def test_a_domain_is_read() -> None:
     assert facts.agent_connected
     assert facts.images == ("/srv/shared/web.qcow2", "/srv/shared/web.nvram")
     assert facts.devices == (
-        DeviceObservation("ua-disk-root", "pci:0000:03:00.0", None, "vda", "/srv/shared/web.qcow2"),
+        DeviceObservation(
+            "ua-disk-root", "pci:0000:03:00.0", None, "vda", "/srv/shared/web.qcow2", ("/srv/shared/base.qcow2",)
+        ),
         DeviceObservation("ua-disk-ro", "drive:0:0:0:1", None, "sdb", "/srv/shared/ro.qcow2"),
         DeviceObservation("ua-cdrom", None, None, "sda", None),
         DeviceObservation("ua-nic-lan", "pci:0000:01:0a.1", "52:54:00:00:00:01", "vnet3", None),
@@ -96,6 +101,49 @@ def test_a_stamp_that_is_none_of_ours_is_foreign(spoil: str) -> None:
     assert (facts.cpus, facts.memory, facts.devices, facts.images) == (1, 0, (), ())
 
 
+LAYERS = """<domain><devices><disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/>
+      <source file='/srv/s2.qcow2' index='3'/>
+      <backingStore type='file' index='2'>
+        <format type='qcow2'/><source file='/srv/s1.qcow2'/>
+        <backingStore type='file' index='1'>
+          <format type='raw'/><source file='/srv/base.raw'/>
+          <backingStore/>
+        </backingStore>
+      </backingStore>
+      {mirror}
+      <target dev='vda' bus='virtio'/><alias name='ua-disk-root'/>
+    </disk></devices></domain>"""
+MIRROR = """<mirror type='file' job='{job}'{ready}><format type='raw'/><source file='/srv/to.raw' index='4'/>
+      <backingStore type='file'><format type='raw'/><source file='/srv/below.raw'/></backingStore></mirror>"""
+
+
+@pytest.mark.parametrize(
+    ("mirror", "seen"),
+    [
+        ("", None),
+        (MIRROR.format(job="copy", ready=""), Mirror("/srv/to.raw", JobKind.COPY, False)),
+        (
+            MIRROR.format(job="active-commit", ready=" ready='yes'"),
+            Mirror("/srv/to.raw", JobKind.ACTIVE_COMMIT, True),
+        ),
+        (MIRROR.format(job="copy", ready=" ready='pivot'"), Mirror("/srv/to.raw", JobKind.COPY, True)),
+    ],
+)
+def test_layers_and_mirror_of_a_drive_are_read(mirror: str, seen: Mirror | None) -> None:
+    (drive,) = read_domain(LAYERS.format(mirror=mirror)).devices
+    assert (drive.source, drive.backing) == ("/srv/s2.qcow2", ("/srv/s1.qcow2", "/srv/base.raw"))
+    assert drive.mirror == seen
+    below = ("/srv/s2.qcow2", "/srv/s1.qcow2", "/srv/base.raw")
+    assert drive.opened == (below if seen is None else (*below, "/srv/to.raw"))
+
+
+def test_a_job_domain_is_no_vm() -> None:
+    stamp = "<hostler:job xmlns:hostler='https://hostler.dev/domain/v1' installation='i' operation='o'/>"
+    facts = read_domain(f"<domain><name>x</name><metadata>{stamp}</metadata></domain>")
+    assert (facts.identity, facts.work) == (None, Work("i", "o"))
+
+
 def test_an_entity_is_not_resolved() -> None:
     bomb = '<!DOCTYPE domain [<!ENTITY x SYSTEM "file:///etc/passwd">]><domain><name>&x;</name></domain>'
     assert "root" not in read_domain(bomb).name
@@ -107,6 +155,9 @@ def test_a_volume_is_read_and_a_folder_is_none() -> None:
       <target><path>/srv/v.qcow2</path><format type='qcow2'/></target></volume>"""
     assert read_volume(document.format("file")) == Volume("v.qcow2", "/srv/v.qcow2", "qcow2", 2**31, 7)
     assert read_volume(document.format("dir")) is None
+    layer = "<backingStore><path>/srv/base.raw</path><format type='raw'/></backingStore></volume>"
+    overlay = read_volume(document.format("file").replace("</volume>", layer))
+    assert overlay == Volume("v.qcow2", "/srv/v.qcow2", "qcow2", 2**31, 7, "/srv/base.raw", "raw")
     iso = read_volume(document.format("file").replace("type='qcow2'", "type='iso'"))
     assert iso is not None
     assert iso.format == "raw"

@@ -22,7 +22,7 @@ from drivers.simulated import (
 )
 from drivers.simulated.sparse import BLOCK, SparseBytes
 from reconcilers.disk.image import ImageInfo, inspect
-from tests.unit.drivers.simulated_bed import SHARED, connected, fleet, until
+from tests.unit.drivers.simulated_bed import SHARED, connected, fleet, until, write_out
 
 pytestmark = pytest.mark.looptime
 
@@ -78,14 +78,6 @@ def test_qemu_reads_the_images_that_are_written_and_the_other_way_round(tmp_path
         for number, block in content.blocks():
             read.seek(number * BLOCK)
             assert read.read(len(block)) == block
-
-
-def write_out(content: SparseBytes, path: Path) -> None:
-    with path.open("wb") as file:
-        for number, block in content.blocks():
-            file.seek(number * BLOCK)
-            file.write(block)
-        file.truncate(content.size)
 
 
 def run(*command: str) -> None:
