@@ -10,6 +10,7 @@ import libvirt
 import pytest
 from lxml import etree
 
+from drivers.xmlread import read_domain
 from lab.api import Lab
 from lab.hosts import Host
 from tests.integration.one_host import KEEP_NVRAM
@@ -17,7 +18,9 @@ from tests.integration.one_host import connection as connection
 from tests.integration.one_host import host as host
 from tests.integration.one_host import lab as lab
 from tests.unit.xmlgen.cases import CASES, LINUX, disk, domain, nic, spec
+from tests.unit.xmlgen.test_xmlgen_job_domain import MERGE
 from xmlgen.domain import DomainInput, Image, Kept, device_xml, generate, metadata_xml, render
+from xmlgen.job_domain import job_domain_xml
 from xmlgen.metadata import NAMESPACE, PREFIX
 from xmlgen.names import domain_name, volume_name
 from xmlgen.sections import Changes, applied, compare
@@ -79,6 +82,20 @@ def test_a_host_takes_the_document_and_gives_it_back(case: str, connection: libv
     stamped = etree.fromstring(defined.XMLDesc()).find(f"metadata/{{{NAMESPACE}}}vm")
     assert tuple((section.get("name"), section.get("sha")) for section in stamped) == document.sections
     assert defined.UUIDString() == document.uuid
+
+
+def test_a_job_domain_holds_its_images_and_boots_nothing(host: Host, connection: libvirt.virConnect) -> None:
+    for drive in MERGE.disks:
+        host.run("qemu-img", "create", "-q", "-f", drive.format, drive.path, "16M")
+    found = connection.defineXML(job_domain_xml(MERGE))
+    found.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    assert found.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+    assert [device.source for device in read_domain(found.XMLDesc()).devices if device.source] == [
+        drive.path for drive in MERGE.disks
+    ]
+    command = host.run("pgrep", "-a", "-f", f"guest={found.name()}")
+    assert "strict=on" in command
+    assert command.count('"bootindex"') == 1
 
 
 @pytest.mark.parametrize("case", sorted(CASES.keys() - NEEDS_KVM))
