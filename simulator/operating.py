@@ -68,11 +68,12 @@ class Process:
         self._sessions = 0
         self._locks_clock = DriftingClock(self.rng)
         keeper = Keeper(self._begin, self.client, namespace=NAMESPACE, clock=self._locks_clock, rng=self.rng)
+        self.recorder = Recorder(self.client, component="hostler.dev/operator", instance=name, clock=self.clock)
         self.operations: Operations[Any] = Operations(
             client=self.client,
             cache=self.cache,
             writer=StatusWriter(self.client, self.cache, manager="hostler", critical={OPERATIONS.kind: FIELDS}),
-            recorder=Recorder(self.client, component="hostler.dev/operator", instance=name, clock=self.clock),
+            recorder=self.recorder,
             clock=self.clock,
             keeper=keeper,
             wake=self.queue.add,

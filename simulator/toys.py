@@ -28,6 +28,7 @@ from engine.operations import (
     NotDone,
     Observed,
     Operation,
+    Passing,
     Permanent,
     Refusal,
     Request,
@@ -46,7 +47,7 @@ CALL_SECONDS = 5.0
 _ONE_WAY = (0.001, 0.02)
 
 
-class Busy(EngineError):
+class Busy(Passing):
     """The world refuses now; later it may not."""
 
 
@@ -94,6 +95,8 @@ class Toys:
     def __init__(self, journal: Callable[[str, str], Object | None]) -> None:
         self.things: dict[str, Thing] = {"others/cup": Thing("others", 0.0)}
         self.trouble: Trouble = lambda _: None
+        self.fog = False
+        """Nobody can say whether there is room."""
         self.slow = 0.0
         """Share of the calls that are under way for nearly as long as their deadline."""
         self.violations: list[str] = []
@@ -299,6 +302,8 @@ class Build(Operation[Hands]):
         return _locked(subject)
 
     async def check(self, subject: Subject[Hands]) -> Refusal | None:
+        if subject.world.toys.fog:
+            raise Busy("fog")
         why = subject.order.parameters.get("refuse")
         return Refusal("NoRoom", str(why)) if why else None
 
@@ -311,6 +316,13 @@ class Mend(Build):
 
     type: ClassVar[str] = "Mend"
     kind_of_work: ClassVar[Work] = Work.RESUMABLE
+
+
+class Hurry(Build):
+    """Waits for its locks no longer than a minute."""
+
+    type: ClassVar[str] = "Hurry"
+    wait_seconds: ClassVar[float | None] = 60.0
 
 
 class Assemble(Operation[Hands]):
@@ -330,7 +342,7 @@ class Assemble(Operation[Hands]):
         ]
 
 
-TYPES: tuple[Operation[Hands], ...] = (Build(), Mend(), Assemble())
+TYPES: tuple[Operation[Hands], ...] = (Build(), Mend(), Hurry(), Assemble())
 
 
 def _step(told: Mapping[str, Any]) -> Step[Hands]:

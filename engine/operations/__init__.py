@@ -19,7 +19,8 @@ one small class, and one for each kind of step:
 
 `Operations` runs them: its `reconcile` is the reconciler of the kind. Others ask for one with `create(operations,
 ordered(operations, Request(…)))`, or for several, all checked before the first is made, with `batch`. A step that is an
-operation of its own is a `ChildStep`. docs/tasks.md has an example that runs, and says what holds.
+operation of its own is a `ChildStep`. When an object that is locked goes for good: `operations.forget(lockable)`.
+docs/tasks.md has an example that runs, and says what holds.
 
     order, journal        what an object says: what is asked for, and how far it has come. Pure
     decide                the next move. Pure
@@ -47,7 +48,7 @@ from engine.operations.order import (
     Ref,
     Target,
 )
-from engine.operations.outcomes import Done, InProgress, NotDone, Observed, Permanent, Refusal, Unknown
+from engine.operations.outcomes import Done, InProgress, NotDone, Observed, Passing, Permanent, Refusal, Unknown
 from engine.operations.requests import Batch, Request, batch, cancel, create, ordered, refusals
 from engine.operations.retention import Retention
 
@@ -71,6 +72,7 @@ __all__ = [
     "Operation",
     "Operations",
     "Order",
+    "Passing",
     "Permanent",
     "Phase",
     "Ref",

@@ -6,7 +6,7 @@ that has come further, the children of one that rolls back or has ended, and tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,14 @@ class Known:
         """See Turns.ahead."""
         return self._turns.ahead(key)
 
-    def freed(self, key: Key) -> set[Key]:
-        """Its locks are free: those whose turn it may be."""
-        return self._turns.remove(key)
+    def freed(self, locks: Iterable[str]) -> None:
+        """They are free now, not only about to be: those whose turn it may be are looked at."""
+        self._wake_all(self._turns.first(locks))
+
+    def has_ended(self, name: str) -> bool:
+        """Whether the operation that locks know by this name has ended, or is not there."""
+        fact = self._facts.get(Key(KIND, *name.split("/", 1)))
+        return fact is None or fact.phase in ENDED
 
     def part_of_open(self, key: Key) -> bool:
         """Whether an operation that it is a part of has not ended: that one may still want to know of it."""

@@ -8,12 +8,23 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from engine import errors, finalizers, metrics
+from engine import errors, finalizers, logs, metrics
 from engine.cache import Cache
 from engine.clock import Clock
 from engine.keys import Key, Object
 from engine.kube import KubeClient
-from engine.locks import Abandoned, CallTooLong, Claim, Grant, GrantOver, Held, NotCovered, Scope, SessionLost
+from engine.locks import (
+    Abandoned,
+    CallTooLong,
+    Claim,
+    Grant,
+    GrantOver,
+    Held,
+    Lockable,
+    NotCovered,
+    Scope,
+    SessionLost,
+)
 from engine.locks.record import Mode
 from engine.operations import journal as book
 from engine.operations import order as orders
@@ -48,13 +59,14 @@ _log = logging.getLogger(__name__)
 
 
 class StillUnderWay(errors.EngineError):
-    """An abandoned operation is being gone on with, and has not ended yet."""
+    """An abandoned operation has not ended; it goes on."""
 
 
 @dataclass(slots=True)
 class Memory:
     """What this process knows of an operation and no other needs to. Times are monotonic."""
 
+    uid: str = ""
     grant: Grant | None = None
     unsure: bool = True
     """Whether the journal may be newer than the cache."""
@@ -113,13 +125,19 @@ class Operations(Generic[W]):
         if journal.ended:
             await self._forget(key)
             return await self._ended(order, journal, obj)
+        if memory.uid not in ("", order.uid):
+            # Somebody took the finalizer off, and another one has the name.
+            await self._forget(key)
+            memory = self._memories.setdefault(key, Memory())
+        memory.uid = order.uid
         definition = self.types.get(order.type)
         if definition is None:
             await self.say_waiting(obj, "UnknownType", f"this version of Hostler knows no {order.type}", held_up=True)
             return Failed(FailureKind.WAIT_FOR_USER, f"no operation {order.type}")
         try:
-            granted = await self._granted(order, journal, definition, obj, memory)
-            return granted if not isinstance(granted, Grant) else await self._work(key, definition, granted, memory)
+            with logs.bind(key, order.context.correlation_id):
+                granted = await self._granted(order, definition, obj, memory)
+                return granted if not isinstance(granted, Grant) else await self._work(key, definition, granted, memory)
         except CallTooLong as error:
             return RequeueAfter(1.0, str(error))
         except GrantOver as error:
@@ -130,7 +148,12 @@ class Operations(Generic[W]):
             return RequeueAfter(1.0, str(error))
 
     async def recover(self, abandoned: Abandoned, grant: Grant) -> None:
-        """The hook of the locks: goes on with what a dead process has left, or rolls it back."""
+        """The hook of the locks: what a dead process has left goes on here, as itself, at once; nothing is left of what
+        has ended.
+
+        It raises: that leaves the locks to the operation, whose own pass takes them. No step is tried under this grant,
+        for whoever waits for it may be cut off.
+        """
         key = Key(orders.KIND, *abandoned.operation.split("/", 1))
         try:
             obj = await self.client.get(OPERATIONS, key.namespace, key.name)
@@ -138,23 +161,23 @@ class Operations(Generic[W]):
             return
         self.cache.upsert(obj)
         journal = book.parse(obj)
-        if not journal.ended:
-            definition = self.types.get(orders.parse(obj).type)
-            if definition is None:
-                raise StillUnderWay("this version of Hostler does not know it")
-            work = Pass(self, definition, obj, grant, Memory(unsure=False))
-            await work.run()
-            journal = work.journal
-        if not journal.ended:
+        # One that was never planned has done nothing, and may have to wait again for those who come before it.
+        if not journal.ended and journal.phase is not Phase.PENDING:
             self.wake(key)
             raise StillUnderWay("it goes on now")
+
+    async def forget(self, lockable: Lockable) -> None:
+        """An object that was locked is gone for good: so is its Lease, unless somebody holds it. Else an ApiError."""
+        await (await self._keeper.locks()).forget(lockable)
 
     async def close(self, cut: Collection[Key] = ()) -> None:
         """Before the process ends, with no pass under way: what is unfinished is left to the next one, at once.
 
         `cut`: whose pass was cut off: a call may still be under way, so its locks are only taken over in time.
         """
-        held = {*cut, *(above for key in cut for above in self.known.above(key))}
+        now = self.clock.monotonic()
+        open_calls = {*cut, *(key for key, memory in self._memories.items() if memory.calls_until > now)}
+        held = {*open_calls, *(above for key in open_calls for above in self.known.above(key))}
         for key, memory in self._memories.items():
             if memory.grant is not None and key not in held:
                 await memory.grant.leave()
@@ -172,9 +195,7 @@ class Operations(Generic[W]):
 
     # Locks
 
-    async def _granted(
-        self, order: Order, journal: Journal, definition: Operation[W], obj: Object, memory: Memory
-    ) -> Grant | Result:
+    async def _granted(self, order: Order, definition: Operation[W], obj: Object, memory: Memory) -> Grant | Result:
         now = self.clock.monotonic()
         if memory.grant is not None and not memory.grant.over:
             return memory.grant
@@ -195,7 +216,9 @@ class Operations(Generic[W]):
             if order.name in held.operations:
                 memory.elsewhere_until = now + ELSEWHERE_SECONDS
                 return RequeueAfter(ELSEWHERE_SECONDS, "another process works on it")
-            pause = self.rng.uniform(0.5, 1.0) if self._waited(memory) < ELSEWHERE_SECONDS else ELSEWHERE_SECONDS
+            # Who has ended lets go in a moment.
+            soon = all(self.known.has_ended(name) for name in held.operations)
+            pause = self.rng.uniform(0.5, 1.0) if soon else ELSEWHERE_SECONDS
             return await self._waiting(order, definition, obj, memory, str(held), pause)
         memory.waits_since = None
         return memory.grant
@@ -272,12 +295,11 @@ class Operations(Generic[W]):
             return
         grant = memory.grant
         await grant.release()
-        for key_ in self.known.freed(key):
-            self.wake(key_)
+        self.known.freed(lockable.lease_name for lockable, _ in grant.claim.wanted())
         own = [lockable for lockable, _ in grant.claim.wanted() if lockable.kind == orders.KIND]
         for lockable in own:
             try:
-                await (await self._keeper.locks()).forget(lockable)
+                await self.forget(lockable)
             except errors.ApiError as error:
                 _log.info("the Lease of %s stays: %s", lockable, error)
 

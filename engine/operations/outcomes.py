@@ -5,7 +5,8 @@
     InProgress   somebody is making it: look again
     Unknown      nobody can say now: nothing is repeated and nothing is taken back before somebody can
 
-A step that fails raises: `Permanent` when trying again is no use, anything else when it may be.
+A step that fails raises: `Permanent` when trying again is no use, `Passing` when it may be, and both say that no call
+is under way any more. Whatever else it raises leaves that open: nothing is repeated or undone before its deadline.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class Refusal:
 
     reason: str
     message: str
+
+
+class Passing(EngineError):
+    """A try has failed for now, with a clear answer: no call of it is under way."""
 
 
 class Permanent(EngineError):

@@ -94,10 +94,12 @@ def child_name(maker: Ref, step: str) -> str:
 
 
 def ordered(home: Operations[W], request: Request, *, name: str = "", parent: Ref | None = None) -> Order:
-    """The order that a request comes to, of an operation that does not exist yet. Permanent for a type nobody knows."""
+    """The order that a request comes to, of an operation that does not exist yet. Permanent for what makes no sense."""
     definition = home.types.get(request.type)
     if definition is None:
         raise Permanent(f"there is no operation {request.type}")
+    if request.lock is LockUse.INHERIT and (parent is None or request.compensation is Compensation.DETACHED):
+        raise Permanent(f"{request.type} cannot work under the locks of one that does not wait for it")
     namespace = parent.namespace if parent is not None else request.target.namespace or home.namespace
     key = Key(KIND, namespace, name or request.name)
     context = Context(request.correlation_id or key.name, request.requested_by, request.lock, request.compensation)

@@ -22,7 +22,8 @@ from engine.operations.decide import Look, Nothing, Plan, TakeBack, Undo, Work, 
 from engine.operations.definition import Operation, Run, Step, Subject, W
 from engine.operations.journal import Entry, Journal, Phase, State
 from engine.operations.order import OPERATIONS, lock_mode
-from engine.operations.outcomes import Done, InProgress, NotDone, Observed, Permanent, Refusal, Unknown
+from engine.operations.outcomes import Done, InProgress, NotDone, Observed, Passing, Permanent, Refusal, Unknown
+from engine.queue import Priority
 from engine.result import Done as Settled
 from engine.result import Failed, FailureKind, RequeueAfter, Result
 
@@ -33,9 +34,12 @@ UNDO_TRIES = 3
 """Tries of an undo before the others go first."""
 _LONGEST_BACKOFF = 60.0
 _STEADY = 300.0
+_LONGEST_PASS = 60.0
+"""Seconds after which no further step is begun in one pass: it must end before the deadline of a reconcile."""
 _PROGRESS_POINTS = 10
 _PROGRESS_SECONDS = 30.0
 _LET_PASS = (SessionLost, GrantOver, CallTooLong)
+_UNDER_WAY = "a call that was sent without an answer may still be under way"
 _FOR_GOOD = (Permanent, errors.BadRequest, errors.Invalid, errors.Forbidden)
 
 _log = logging.getLogger(__name__)
@@ -60,7 +64,10 @@ class Pass(Generic[W]):
     async def run(self) -> Result:
         """Done when it has ended. ApiErrors of the journal, SessionLost, GrantOver and CallTooLong pass."""
         result: Result | None = None
+        until = self._home.clock.monotonic() + _LONGEST_PASS
         while result is None:
+            if self._home.clock.monotonic() > until:
+                return RequeueAfter(0.0, "others come first for a moment", Priority.USER)
             if self.order.paused_by is not None and not self.journal.ended:
                 return await self._paused()
             match decide(self.order, self.journal, self._definition.kind_of_work):
@@ -129,6 +136,8 @@ class Pass(Generic[W]):
                 if cause is not None:
                     await self._write(book.rolled(self.journal, cause, self._now()))
                     return None
+                if (under_way := self._calls_under_way()) > 0:
+                    return RequeueAfter(under_way, _UNDER_WAY)
                 if (early := self._early()) > 0:
                     return RequeueAfter(early, f"step {entry.name} is tried again")
                 self._grant.check()
@@ -174,7 +183,7 @@ class Pass(Generic[W]):
         entry, work = self.journal.steps[index], self._definition.kind_of_work
         message, for_good = _said(error), isinstance(error, _FOR_GOOD)
         _log.warning("step %s failed: %s", entry.name, message, exc_info=_bug(error))
-        self._note_calls(run, certain=for_good)
+        self._note_calls(run, certain=_certain(error))
         attempts = (entry.attempts or 0) + 1
         exhausted = attempts >= self._definition.tries and self._age(entry) >= self._definition.patience_seconds
         if work is Work.SAGA and (for_good or exhausted) and may_go_back(self.journal, work):
@@ -206,7 +215,7 @@ class Pass(Generic[W]):
         if step is None:
             return await self._unknown_step(entry)
         if (under_way := self._calls_under_way()) > 0:
-            return RequeueAfter(under_way, "a call that was sent without an answer may still be under way")
+            return RequeueAfter(under_way, _UNDER_WAY)
         if (early := self._early()) > 0:
             return RequeueAfter(early, f"step {entry.name} is undone again")
         run = self._run()
@@ -231,7 +240,7 @@ class Pass(Generic[W]):
         entry = self.journal.steps[index]
         message = _said(error)
         _log.warning("step %s could not be undone: %s", entry.name, message, exc_info=_bug(error))
-        self._note_calls(run, certain=isinstance(error, _FOR_GOOD))
+        self._note_calls(run, certain=_certain(error))
         attempts = (entry.attempts or 0) + 1
         if not again and attempts < UNDO_TRIES:
             await self._write(book.undo_tried(self.journal, index, message))
@@ -249,6 +258,8 @@ class Pass(Generic[W]):
         fields = standing.status(self.order, journal, self.obj, self._home.clock.now())
         self.obj = await self._home.writer.compare_and_set(OPERATIONS, self.obj, fields)
         before, self.journal = self.journal, journal
+        if before.index(State.RUNNING) != journal.index(State.RUNNING):
+            self._memory.progress_at = self._home.clock.monotonic()
         self.order = orders.parse(self.obj)
         self._home.news(self.order, self.obj, before, journal)
 
@@ -268,8 +279,11 @@ class Pass(Generic[W]):
             await self._write(book.stuck(self.journal, "TakesLong", message))
 
     async def _too_late(self) -> None:
-        if self.journal.reason not in ("TooLateToCancel", "TakesLong"):
-            await self._write(replace(self.journal, reason="TooLateToCancel"))
+        """Says once that it is not cancelled any more."""
+        conditions = (self.obj.get("status") or {}).get("conditions") or ()
+        said = next((c["reason"] for c in conditions if c["type"] == "Ready"), "")
+        if said not in ("TooLateToCancel", "TakesLong", "UnknownStep"):
+            await self._write(self.journal)
 
     async def _paused(self) -> Result:
         conditions = (self.obj.get("status") or {}).get("conditions") or ()
@@ -313,7 +327,7 @@ class Pass(Generic[W]):
         return seconds * self._home.rng.uniform(0.8, 1.2)
 
     def _note_calls(self, run: Run[W], *, certain: bool) -> None:
-        """A call without an answer may be carried out until its deadline: what it makes is not undone before."""
+        """A call without an answer may be carried out until its deadline: nothing is repeated or undone before."""
         if not certain and run.sent_until is not None:
             self._memory.calls_until = max(self._memory.calls_until, run.sent_until)
 
@@ -338,6 +352,12 @@ def _told(grant: Grant) -> list[Object]:
 
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _certain(error: Exception) -> bool:
+    """Whether there was an answer."""
+    answered = isinstance(error, errors.ApiError) and not isinstance(error, errors.ServerUnavailable)
+    return answered or isinstance(error, Permanent | Passing)
 
 
 def _bug(error: Exception) -> bool:

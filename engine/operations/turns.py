@@ -7,7 +7,7 @@ those, then priority, age, name. Who wants something alone is not overtaken by t
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from engine.keys import Key
@@ -63,7 +63,11 @@ class Turns:
         if want is None:
             return set()
         self._take_out(key)
-        return {other for lock in want.modes for other in self._next(lock)}
+        return self.first(want.modes)
+
+    def first(self, locks: Iterable[str]) -> set[Key]:
+        """Those who come first of all who wait for these locks."""
+        return {key for lock in locks for key in self._next(lock)}
 
     def ahead(self, key: Key) -> tuple[str, Key, bool] | None:
         """(lock, operation, whether it works already) that comes before; None: it may try."""

@@ -124,6 +124,14 @@ async def test_a_child_that_wants_what_its_parent_has_not_got_is_refused(world: 
 
 
 @virtual_time
+async def test_one_that_nobody_waits_for_cannot_work_under_anybodys_locks(world: OperationWorld) -> None:
+    world.process()
+    name = await world.ask(assembly(Plan(parts(1)), after=0, compensation="Detached", lock="Inherit"))
+    await world.ended(name)
+    assert "one that does not wait for it" in world.get(name)["status"]["firstCause"] and world.judge() == []
+
+
+@virtual_time
 async def test_a_child_with_locks_of_its_own_does_not_queue_behind_those_who_wait_for_its_parent(
     world: OperationWorld,
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from engine.result import RequeueAfter
 from simulator import loop as virtual
 from simulator.findings import Death
 from simulator.operating import OperationWorld
@@ -44,7 +45,7 @@ async def test_a_process_that_ends_in_good_order_leaves_its_work_to_the_next_at_
 
 @virtual_time
 async def test_who_wants_the_lock_of_the_dead_has_their_work_ended_first(world: OperationWorld) -> None:
-    """The newcomer's process does not even look at the abandoned operation by itself."""
+    """The newcomer's process looks at the abandoned operation only because it finds its locks abandoned."""
     first = world.process()
     dead = await world.ask(build(*parts(3, part_2={"seconds": 10})))
     await world.until(lambda: world.phase(dead) == "Running" and states(world, dead)[1] == "Running")
@@ -53,14 +54,35 @@ async def test_who_wants_the_lock_of_the_dead_has_their_work_ended_first(world: 
     reconcile = second.operations.reconcile
     wanted = await world.ask(build(*parts(2), once="2"))
 
+    recover, found = second.operations.recover, []
+
     async def blind(key):
-        return await reconcile(key) if key.name == wanted else None
+        return await reconcile(key) if key.name == wanted or found else RequeueAfter(1.0, "blind")
+
+    async def recovered(abandoned, grant):
+        found.append(abandoned.operation)
+        await recover(abandoned, grant)
 
     second.controller._reconcilers["Operation"] = blind
+    second.operations._keeper.recover = recovered
     second.operations.known.ahead = lambda _: None
     await world.ended(wanted, patience=200)
     assert world.phase(dead) == world.phase(wanted) == "Succeeded" and world.judge() == []
-    assert world.order == [dead, wanted]
+    assert world.order == [dead, wanted] and set(found) == {f"default/{dead}"}
+
+
+@virtual_time
+async def test_locks_of_one_that_never_began_are_free_for_those_who_come_before_it(world: OperationWorld) -> None:
+    first = world.process()
+    world.toys.fog = True
+    early = await world.ask(build(*parts(1)))
+    await world.until(lambda: world.phase(early) == "Pending" and len(world.holders()) == 1)
+    first.kill()
+    world.toys.fog = False
+    urgent = await world.ask(build(*parts(1), once="2", priority=5))
+    world.process()
+    await world.ended(early, urgent, patience=120)
+    assert world.order == [urgent, early] and world.judge() == []
 
 
 @virtual_time

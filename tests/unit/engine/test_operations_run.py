@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from simulator import loop as virtual
 from simulator.operating import OperationWorld
-from simulator.toys import parts
+from simulator.toys import Build, Make, parts
 from tests.unit.engine.operating import build, conditions, some, states, steps_of, troubles, virtual_time
 
 
@@ -33,6 +34,34 @@ def test_a_clean_run_costs_one_write_a_step_and_few_more(steps: int) -> None:
         ]
 
     virtual.run(inside())
+
+
+@virtual_time
+async def test_events_and_metrics_tell_what_happened(world: OperationWorld) -> None:
+    def counted(result: str) -> float:
+        labels = {"type": "Build", "result": result}
+        return REGISTRY.get_sample_value("hostler_operation_seconds_count", labels) or 0.0
+
+    before = counted("Succeeded"), counted("RolledBack")
+    process = world.process()
+    process.scope.run(process.recorder.run())
+    world.toys.trouble = troubles(("make", "bad", "broken"))
+    good = await world.ask(build(*parts(2)))
+    bad = await world.ask(build(*parts(1), {"name": "bad"}))
+    await world.ended(good, bad)
+    await asyncio.sleep(5)
+    told = [(e["regarding"]["name"], e["type"], e["reason"], e["note"]) for e in world.server.all("Event")]
+    cause = "step bad: make bad: broken"
+    assert {one for one in told if one[0] == good} == {
+        (good, "Normal", "Started", "2 steps"),
+        (good, "Normal", "Succeeded", "Build of Toy default/a"),
+    }
+    assert {one for one in told if one[0] == bad} == {
+        (bad, "Normal", "Started", "2 steps"),
+        (bad, "Warning", "RollingBack", cause),
+        (bad, "Warning", "RolledBack", cause),
+    }
+    assert (counted("Succeeded"), counted("RolledBack")) == (before[0] + 1, before[1] + 1)
 
 
 @pytest.mark.parametrize("bad", range(1, 6))
@@ -157,6 +186,39 @@ async def test_deleting_does_not_stop_what_only_goes_forward(world: OperationWor
     world.delete(name)
     await world.until(lambda: world.phase(name) == "Gone")
     assert len(world.toys.things) == 4 and world.toys.violations == []
+    assert world.writes(name) == 3 + 3 + 3  # the deletion; that it is too late; how far the slow step is
+
+
+@virtual_time
+async def test_what_cannot_be_planned_yet_says_why(world: OperationWorld) -> None:
+    world.process()
+    world.toys.fog = True
+    name = await world.ask(build(*parts(2)))
+    await world.until(lambda: world.phase(name) == "Pending")
+    stalled = conditions(world, name)["Stalled"]
+    assert (stalled["status"], stalled["reason"]) == ("True", "CannotPlan") and "fog" in stalled["message"]
+    world.toys.fog = False
+    await world.ended(name)
+    assert world.phase(name) == "Succeeded" and world.judge() == []
+
+
+@virtual_time
+async def test_a_step_that_this_version_does_not_know_stays_as_it_is(world: OperationWorld) -> None:
+    class Older(Build):
+        steps = (Make,)
+
+    first = world.process()
+    name = await world.ask(build(*parts(3, part_2={"pivot": True, "seconds": 30})))
+    await world.until(lambda: world.phase(name) == "Running" and states(world, name)[1] == "Running")
+    await first.stop()
+    second = world.process()
+    second.operations.types = {"Build": Older()}
+    await world.until(lambda: conditions(world, name)["Stalled"]["reason"] == "UnknownStep")
+    assert "knows no step Last of Build" in conditions(world, name)["Stalled"]["message"]
+    await second.stop()
+    world.process()
+    await world.ended(name)
+    assert world.phase(name) == "Succeeded" and world.judge() == []
 
 
 @virtual_time

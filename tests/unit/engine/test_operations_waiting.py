@@ -27,7 +27,7 @@ async def test_who_waits_says_for_whom_and_is_next(world: OperationWorld) -> Non
     assert ready["reason"] == "Waiting" and ready["message"] == f"Toy default/a is held by default/{first}"
     began = asyncio.get_running_loop().time()
     await world.ended(first, second)
-    assert asyncio.get_running_loop().time() - began < 31 and world.judge() == []
+    assert asyncio.get_running_loop().time() - began < 31.5 and world.judge() == []
     assert world.writes(second) == 5
 
 
@@ -66,6 +66,20 @@ async def test_one_that_waits_can_be_cancelled(world: OperationWorld) -> None:
     await world.until(lambda: world.phase(second) == "Pending")
     world.delete(second)
     await world.until(lambda: world.phase(second) == "Gone", 10)
+    await world.ended(first)
+    assert world.judge() == []
+
+
+@virtual_time
+async def test_one_that_waits_no_longer_fails(world: OperationWorld) -> None:
+    world.process()
+    first = await world.ask(build(*parts(1, part_1={"seconds": 200}), once="1"))
+    await world.until(lambda: world.phase(first) == "Running")
+    second = await world.ask(build(*parts(1), type="Hurry"))
+    await world.ended(second, patience=100)
+    assert asyncio.get_running_loop().time() > 60 and world.phase(second) == "Failed"
+    ready = conditions(world, second)["Ready"]
+    assert ready["reason"] == "WaitedTooLong" and ready["message"].endswith(f"is held by default/{first}")
     await world.ended(first)
     assert world.judge() == []
 
