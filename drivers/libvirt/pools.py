@@ -62,7 +62,8 @@ def ensure_pool(connection: libvirt.virConnect, xml: str) -> PoolInfo:
     return pool_info(connection, path)
 
 
-def _running_pool(connection: libvirt.virConnect, path: str) -> libvirt.virStoragePool:
+def running_pool(connection: libvirt.virConnect, path: str) -> libvirt.virStoragePool:
+    """The running pool over this directory. Raises NotFound."""
     pool = find_pool(connection, path)
     if pool is None or not pool.isActive():
         raise NotFound(f"no storage pool is over {path} on this host", reason="NoPool")
@@ -86,7 +87,7 @@ def scan(pool: libvirt.virStoragePool) -> None:
 
 def pool_info(connection: libvirt.virConnect, path: str) -> PoolInfo:
     """The file system's size and free space. libvirt asks for them when it scans."""
-    pool = _running_pool(connection, path)
+    pool = running_pool(connection, path)
     scan(pool)
     _, capacity, _, available = pool.info()
     return PoolInfo(path=clean_path(path), capacity=capacity, available=available)
@@ -94,15 +95,20 @@ def pool_info(connection: libvirt.virConnect, path: str) -> PoolInfo:
 
 def volume_names(connection: libvirt.virConnect, path: str) -> FileNames:
     """Scan, and return the names of the files: one call, however many there are."""
-    pool = _running_pool(connection, path)
+    pool = running_pool(connection, path)
     scan(pool)
     return FileNames(found.name() for found in pool.listAllVolumes(0))
 
 
-def describe(connection: libvirt.virConnect, path: str, name: str) -> Volume | None:
+def describe(pool: libvirt.virStoragePool, name: str) -> Volume | None:
     """One file, which libvirt opens for this; None where there is none."""
-    found = find_volume(_running_pool(connection, path), name)
+    found = find_volume(pool, name)
     return None if found is None else _describe(found)
+
+
+def volume_now(connection: libvirt.virConnect, path: str, name: str) -> Volume | None:
+    """One file of a directory, as it is now; None where there is none."""
+    return describe(running_pool(connection, path), name)
 
 
 def _describe(volume: libvirt.virStorageVol) -> Volume | None:
@@ -152,7 +158,7 @@ def find_volume(pool: libvirt.virStoragePool, name: str) -> libvirt.virStorageVo
 
 def volume(connection: libvirt.virConnect, path: str, name: str) -> libvirt.virStorageVol:
     """The volume of that name. Raises NotFound."""
-    found = find_volume(_running_pool(connection, path), name)
+    found = find_volume(running_pool(connection, path), name)
     if found is None:
         raise NotFound(f"there is no {name} in {path}", reason="VolumeMissing")
     return found
@@ -160,13 +166,13 @@ def volume(connection: libvirt.virConnect, path: str, name: str) -> libvirt.virS
 
 def volume_path(connection: libvirt.virConnect, path: str, name: str) -> str | None:
     """The file's path, None when there is no such volume."""
-    found = find_volume(_running_pool(connection, path), name)
+    found = find_volume(running_pool(connection, path), name)
     return None if found is None else found.path()
 
 
 def create_volume(connection: libvirt.virConnect, path: str, xml: str) -> Volume:
     """Make a file. libvirt itself refuses one that is there, known to it or not."""
-    created = _describe(_running_pool(connection, path).createXML(xml, 0))
+    created = _describe(running_pool(connection, path).createXML(xml, 0))
     if created is None:
         raise Refused(f"{volume_name(xml)} vanished from {path} right after it was made", reason="OperationFailed")
     return created
@@ -174,7 +180,7 @@ def create_volume(connection: libvirt.virConnect, path: str, xml: str) -> Volume
 
 def delete_volume(connection: libvirt.virConnect, path: str, name: str) -> None:
     """Delete a file; absent is done."""
-    found = find_volume(_running_pool(connection, path), name)
+    found = find_volume(running_pool(connection, path), name)
     if found is None:
         return
     try:
@@ -193,7 +199,7 @@ def resize_volume(connection: libvirt.virConnect, path: str, name: str, size: in
 
 def copy_volume(connection: libvirt.virConnect, path: str, xml: str, source: str) -> Volume:
     """Copy and convert, however long it takes."""
-    pool = _running_pool(connection, path)
+    pool = running_pool(connection, path)
     name = volume_name(xml)
     with _copy_pool(connection, path, name) as scratch:
         original = find_volume(scratch, source)

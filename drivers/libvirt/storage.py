@@ -64,7 +64,7 @@ class Storage:
 
     async def volume(self, pool: str, name: str) -> Volume | None:
         """See Hypervisor."""
-        return await self._channels.slow.call("volume", pools.describe, SCAN_SECONDS, pool, name)
+        return await self._channels.slow.call("volume", pools.volume_now, SCAN_SECONDS, pool, name)
 
     async def create_volume(self, pool: str, xml: str) -> Volume:
         """See Hypervisor."""
