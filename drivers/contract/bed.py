@@ -30,8 +30,8 @@ class Faults(Protocol):
     async def resume(self) -> None:
         """Let the daemon go on."""
 
-    async def restart_daemon(self) -> None:
-        """End the daemon and start it again; guests run on."""
+    async def restart_daemon(self, *, kill: bool = False) -> None:
+        """End the daemon, in order or with SIGKILL, and start it again; guests run on."""
 
     async def kill_guest(self, name: str) -> None:
         """End the process of the domain of this name with SIGKILL."""

@@ -86,7 +86,7 @@ async def a_frozen_guest_delays_nobody(bed: Bed) -> None:
 
 
 async def a_block_job_outlives_its_daemon(bed: Bed) -> None:
-    """A block job goes on when the daemon ends in the middle of it: it can be limited and pivoted after it, and one
+    """A block job goes on when the daemon is killed in the middle: it can be limited and pivoted after it, and one
     that ended by itself meanwhile is seen to have ended. Nothing that the guest wrote is lost.
     """
     guest = await Counting.begin(bed)
@@ -96,7 +96,7 @@ async def a_block_job_outlives_its_daemon(bed: Bed) -> None:
     await bed.host.commit(guest.uuid, ROOT, root.path, guest.root.path, bandwidth=SLOW)
     await bed.host.commit(guest.uuid, DATA, middle, guest.data.path, bandwidth=2**20)
     listed = require(bed.host.view().inventory, "a list").listed_at
-    await _faults(bed).restart_daemon()
+    await _faults(bed).restart_daemon(kill=True)
 
     def listed_anew() -> bool:
         return is_fresh(bed.host) and require(bed.host.view().inventory, "a list").listed_at > listed

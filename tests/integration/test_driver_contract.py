@@ -62,8 +62,8 @@ class LabFaults:
     async def resume(self) -> None:
         await asyncio.to_thread(self.host.resume)
 
-    async def restart_daemon(self) -> None:
-        await asyncio.to_thread(self.host.daemon_stop)
+    async def restart_daemon(self, *, kill: bool = False) -> None:
+        await asyncio.to_thread(self.host.daemon_kill if kill else self.host.daemon_stop)
         await asyncio.to_thread(self.host.daemon_start)
 
     async def kill_guest(self, name: str) -> None:

@@ -34,7 +34,8 @@ class SimulatedFaults:
     async def resume(self) -> None:
         self.machine.resume()
 
-    async def restart_daemon(self) -> None:
+    async def restart_daemon(self, *, kill: bool = False) -> None:
+        del kill  # of a simulated daemon there is no other end
         self.machine.daemon_kill()
         self.machine.daemon_start()
 
