@@ -49,6 +49,7 @@ STORIES: dict[str, Story] = {
     "a pivot": Story((_ask("Build", parts(4, part_2={"pivot": True}), ("a",)),), (("make", "part-3", "busy"),)),
     "parent and child": Story((_ask("Assemble", _PARENT, ("a",)),)),
     "a child is taken back": Story((_ask("Assemble", _PARENT, ("a",)),), (("make", "last", "broken"),)),
+    "a name that is taken": Story((_ask("Build", parts(3, part_3={"name_of": "others/cup"}), ("a",)),)),
     "deleted too late": Story(
         (_ask("Build", parts(4, part_2={"pivot": True}, part_3={"seconds": 4}), ("a",)),), deleted_after=2.0
     ),

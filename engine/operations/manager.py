@@ -274,6 +274,7 @@ class Operations(Generic[W]):
             try:
                 self.cache.upsert(await self.client.get(OPERATIONS, key.namespace, key.name))
             except errors.NotFound:
+                self.cache.delete(key, memory.uid)
                 await self._forget(key)
                 return Done()
             obj = self.cache.get(key)

@@ -93,7 +93,6 @@ def deletes_what_it_finds(patch: pytest.MonkeyPatch) -> None:
         await self._ask(run, "remove")
 
     patch.setattr(toys.Make, "undo", undo)
-    patch.setattr(toys, "parts", lambda n, **of: [{"name": f"part-{k}", "name_of": "others/cup"} for k in range(n)])
 
 
 def last_cause(patch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import tracemalloc
 
 from engine.keys import Key
 from engine.operations import Retention, order, requests
+from engine.operations.order import FINALIZER
 from engine.operations.turns import Turns
 from simulator import loop as virtual
 from simulator.operating import OperationWorld
@@ -82,6 +83,24 @@ async def test_one_that_waits_no_longer_fails(world: OperationWorld) -> None:
     assert ready["reason"] == "WaitedTooLong" and ready["message"].endswith(f"is held by default/{first}")
     await world.ended(first)
     assert world.judge() == []
+
+
+@virtual_time
+async def test_one_whose_deletion_the_watch_has_lost_is_found_gone(world: OperationWorld) -> None:
+    process = world.process()
+    first = await world.ask(build(*parts(1, part_1={"seconds": 20}), once="1"))
+    await world.until(lambda: world.phase(first) == "Running")
+    gone = await world.ask(build(*parts(1), once="2"))
+    await world.until(lambda: world.phase(gone) == "Pending")
+    key = Key("Operation", "default", gone)
+    hear = process.event
+    process.event = lambda type_, obj: hear(type_, obj) if type_ != "DELETED" else None
+    world.server.take_finalizer(key, FINALIZER)
+    world.server.erase(key)
+    await world.ended(first)
+    last = await world.ask(build(*parts(1), once="3"))
+    await world.ended(last)
+    assert world.holders() == [] and process.cache.get(key) is None
 
 
 @virtual_time
