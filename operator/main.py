@@ -141,14 +141,14 @@ def libvirt_hosts() -> HostDirectory:
 
 
 def collect_seldom() -> None:
-    """Look for garbage in cycles every 20,000 new objects, not every 700, and never among what start-up has made.
+    """Look for garbage in cycles every 50,000 new objects, not every 700, and never among what start-up has made.
 
     Nearly all there is here is cached and lives on, and each look goes through it: at 700, that is a tenth of the time
     that it takes to make a thousand VMs.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(50_000, 10, 10)
 
 
 async def run(settings: Settings, hosts: Callable[[], HostDirectory] = libvirt_hosts) -> int:

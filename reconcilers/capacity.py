@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -41,7 +42,25 @@ class Given:
     total: Use
 
 
+class Reach(NamedTuple):
+    """What each host of a pool reaches, by host: storage domains, and networks."""
+
+    of: tuple[object, ...]
+    """The objects that say so."""
+    domains: Mapping[str, frozenset[str]]
+    networks: Mapping[str, frozenset[str]]
+
+
+class Offer(NamedTuple):
+    """A host as placement was told of it, and what that was computed from."""
+
+    of: tuple[object, ...]
+    candidate: Candidate
+
+
 _given: WeakKeyDictionary[Cache, dict[str, Given]] = WeakKeyDictionary()
+_reach: WeakKeyDictionary[Cache, dict[str, Reach]] = WeakKeyDictionary()
+_offers: WeakKeyDictionary[Cache, dict[str, Offer]] = WeakKeyDictionary()
 
 
 def allocatable_memory(facts: HostFacts) -> int:
@@ -130,32 +149,55 @@ def candidates(ctx: Context, pool: HostPool, *, ignore: str | None = None) -> li
     Nothing is awaited: what is computed here holds until the caller awaits, so a promise written to
     `ctx.reservations` right after the choice is seen by the next one.
     """
-    name = pool.metadata.name
-    storage = {domain.metadata.name: _reaching(domain) for domain in domains_of_pool(ctx, name)}
-    networks = {network.metadata.name: _plugged(network) for network in networks_of_pool(ctx, name)}
+    reach = _reached(ctx, pool.metadata.name)
     promises: dict[str, dict[str, Reservation]] = {}
     for uid, promise in ctx.reservations.items():
         promises.setdefault(promise.host, {})[uid] = promise
-    found = []
-    for host in hosts_of(ctx, [name]):
-        reached = frozenset(domain for domain, hosts in storage.items() if host.metadata.name in hosts)
-        plugged = frozenset(network for network, hosts in networks.items() if host.metadata.name in hosts)
-        found.append(_candidate(ctx, host, reached, plugged, promises.get(host.metadata.name, {}), ignore))
-    return found
+    return [
+        _candidate(ctx, host, reach, promises.get(host.metadata.name, {}), ignore)
+        for host in hosts_of(ctx, [pool.metadata.name])
+    ]
+
+
+def _reached(ctx: Context, pool: str) -> Reach:
+    """What the hosts of a pool reach; computed anew when a storage domain or a network of it has changed."""
+    every = _reach.setdefault(ctx.cache, {})
+    domains, networks = domains_of_pool(ctx, pool), networks_of_pool(ctx, pool)
+    known = every.get(pool)
+    if known is None or not _same(known.of, (*domains, *networks)):
+        storage = {domain.metadata.name: _reaching(domain) for domain in domains}
+        plugged = {network.metadata.name: _plugged(network) for network in networks}
+        known = every[pool] = Reach((*domains, *networks), _by_host(storage), _by_host(plugged))
+    return known
+
+
+def _by_host(hosts: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    names = frozenset[str]().union(*hosts.values())
+    return {host: frozenset(name for name, having in hosts.items() if host in having) for host in names}
+
+
+def _same(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether they hold the very same objects: whatever has changed is another object."""
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def _candidate(
-    ctx: Context,
-    host: Host,
-    reached: frozenset[str],
-    plugged: frozenset[str],
-    promises: Mapping[str, Reservation],
-    ignore: str | None,
+    ctx: Context, host: Host, reach: Reach, promises: Mapping[str, Reservation], ignore: str | None
 ) -> Candidate:
-    view = ctx.view(host.metadata.name)
+    name, view = host.metadata.name, ctx.view(host.metadata.name)
     facts = view.facts if view is not None else None
-    taken = _used(given(ctx, host.metadata.name, view.inventory if view is not None else None), promises, ignore)
+    known = given(ctx, name, view.inventory if view is not None else None)
     reason = why_not(host, view)
+    if promises or (ignore is not None and ignore in known.rooms):
+        return _offer(host, facts, reach, _used(known, promises, ignore), reason)
+    offers, of = _offers.setdefault(ctx.cache, {}), (host, facts, known, reach)
+    told = offers.get(name)
+    if told is None or not _same(told.of, of) or told.candidate.why_not != reason:
+        told = offers[name] = Offer(of, _offer(host, facts, reach, known.total, reason))
+    return told.candidate
+
+
+def _offer(host: Host, facts: HostFacts | None, reach: Reach, taken: Use, reason: str) -> Candidate:
     return Candidate(
         name=host.metadata.name,
         labels=host.metadata.labels,
@@ -165,8 +207,8 @@ def _candidate(
         memory=allocatable_memory(facts) if facts is not None else 0,
         used_cpus=taken.cpus,
         used_memory=taken.memory,
-        storage_domains=reached,
-        networks=plugged,
+        storage_domains=reach.domains.get(host.metadata.name, frozenset()),
+        networks=reach.networks.get(host.metadata.name, frozenset()),
         cpu_models=facts.cpu_models if facts is not None else (),
         uefi=facts is not None and facts.firmware_uefi is not None,
     )

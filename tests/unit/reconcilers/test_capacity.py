@@ -1,5 +1,7 @@
 """Capacity: everything that takes room is counted once, and what may not be used is not offered."""
 
+import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from crds.base import Consumers, LabelSelector
 from crds.host_pool import HostPool
 from crds.storage_domain import StorageDomain
-from drivers.model import DomainState, PoolInfo
+from drivers.model import ConnectionView, DomainState, Inventory, PoolInfo
 from placement import memory_overhead
+from reconcilers import capacity
 from reconcilers.capacity import allocatable_memory, candidates
 from reconcilers.consumers import allowed
 from reconcilers.context import Reservation
@@ -178,3 +181,49 @@ def test_a_full_domain_takes_no_more():
     assert may_allocate(a_domain(None), 5 * GIB) is None
     assert "6Gi are needed" in (may_allocate(a_domain("10Gi"), 6 * GIB) or "")
     assert "has 4Gi free;" in (may_allocate(a_domain("10Gi"), 0, PoolInfo("/p", 100 * GIB, 4 * GIB)) or "")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_remembered_of_hosts_is_what_a_fresh_look_says(seed):
+    """Changes of everything that a candidate is made of, in any order; the fake hosts' inventories stay as they are."""
+    rng, w = random.Random(seed), world()
+    w.host("kvm2", status={"phase": "Up", "conditions": [SCHEDULABLE]})
+    inventories = {name: Inventory((), 1, 0.0) for name in w.hosts.hosts}
+    for name, host in w.hosts.hosts.items():
+        host.view = partial(_view_of, host.view, inventories, name)  # type: ignore[method-assign]
+    for step in range(60):
+        name = rng.choice(["kvm1", "kvm2"])
+        match rng.randint(0, 6):
+            case 0:
+                w.host(
+                    name, mode=rng.choice(["Active", "Cordoned"]), status={"phase": "Up", "conditions": [SCHEDULABLE]}
+                )
+            case 1:
+                found = [domain(f"default.{n}", uid=f"uid-{n}") for n in range(rng.randint(0, 3))]
+                inventories[name] = Inventory(tuple(found), step, 0.0)
+            case 2:
+                w.hosts.hosts[name].facts = facts(cpus=rng.randint(1, 64))
+            case 3:
+                _storage(w, {name: rng.random() < 0.5 for name in w.hosts.hosts})
+            case 4:
+                vm(w, host=name, power=rng.choice(["On", "Off"]))
+            case 5:
+                w.context.reservations["vm-9"] = Reservation(name, 1, GIB)
+            case 6:
+                w.context.reservations.clear()
+        ignore = rng.choice([None, "vm-1", "uid-1"])
+        remembered = candidates(w.context, the_pool(w), ignore=ignore)
+        for known in (capacity._given, capacity._reach, capacity._offers):
+            known.clear()
+        assert remembered == candidates(w.context, the_pool(w), ignore=ignore)
+
+
+def _view_of(view: Any, inventories: dict[str, Inventory], name: str) -> ConnectionView:
+    seen: ConnectionView = view()
+    return seen._replace(inventory=inventories[name])
+
+
+def _storage(w: World, reachable: dict[str, bool]) -> None:
+    spec = {"type": "directory", "directory": {"path": "/p"}, "pools": ["default"]}
+    hosts = [{"name": name, "reachable": yes} for name, yes in reachable.items()]
+    w.add("StorageDomain", "fast", spec, status={"id": "x", "hosts": hosts})
