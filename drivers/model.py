@@ -106,6 +106,14 @@ class DomainObservation:
         """
         return frozenset([*self.images, *(path for device in self.devices for path in device.opened)])
 
+    @property
+    def relied_on(self) -> frozenset[str]:
+        """Paths of all images that nobody else may write: those that it may write, the layers below them, and what
+        they are copied to.
+        """
+        drives = (device for device in self.devices if device.source in self.images)
+        return frozenset([*self.images, *(path for drive in drives for path in drive.opened)])
+
     def device(self, alias: str) -> DeviceObservation | None:
         """The device of that alias."""
         return next((device for device in self.devices if device.alias == alias), None)

@@ -244,7 +244,9 @@ def _has_open(ctx: Context, vm: VirtualMachine, disk: Disk) -> bool:
 
 
 def _domain_holding(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:
-    """Any active domain that has the image open, whoever made it; another namespace's VM or a foreign domain too."""
+    """Any active domain that has the image open, or below one, whoever made it; another namespace's VM or a foreign
+    domain too.
+    """
     own = (ctx.installation, vm.metadata.namespace, vm.metadata.name)
     local, path = disk.status.host, disk.status.path
     if path is None:
@@ -257,7 +259,7 @@ def _domain_holding(ctx: Context, vm: VirtualMachine, disk: Disk) -> str | None:
         for domain in inventory.having(path):
             stamp = domain.identity
             mine = stamp is not None and (stamp.installation, stamp.namespace, stamp.name) == own
-            if domain.state != "shutoff" and not mine and path in domain.images:
+            if domain.state != "shutoff" and not mine and path in domain.relied_on:
                 return f"domain {domain.name} on host {name}"
     return None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from crds.virtual_machine import VirtualMachine
-from drivers.model import DomainState, Identity
+from drivers.model import DeviceObservation, DomainState, Identity, JobKind, Mirror
 from reconcilers.context import Reservation
 from reconcilers.standing import progressing, stalled
 from reconcilers.virtual_machine.document import files_of, placement_request, seed_input
@@ -220,6 +221,19 @@ def test_a_disk_that_some_domain_has_open(identity, state, taken):
     w = world(WHOLE)
     path = WHOLE.obj["status"]["path"]
     w.host("kvm1").domains = [domain("x", identity=identity, state=DomainState(state), images=(path,))]
+    assert reasons(needs(w, full())) == (["DiskInUse"] if taken else [])
+
+
+@pytest.mark.parametrize(
+    ("source", "below", "taken"), [("top", True, True), ("top", False, True), ("cd", True, False), ("cd", False, False)]
+)
+def test_a_disk_below_what_some_domain_writes_or_copied_to_by_it(source, below, taken):
+    w = world(WHOLE)
+    path = WHOLE.obj["status"]["path"]
+    theirs = DeviceObservation("ua-disk-root", None, source=f"/srv/vms/{source}")
+    more = {"backing": (path,)} if below else {"mirror": Mirror(path, JobKind.COPY, ready=False)}
+    devices = (replace(theirs, **more),)
+    w.host("kvm1").domains = [domain("x", ours=False, images=("/srv/vms/top",), devices=devices)]
     assert reasons(needs(w, full())) == (["DiskInUse"] if taken else [])
 
 
