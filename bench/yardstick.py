@@ -1,7 +1,7 @@
 """What a second of CPU time is worth now: a piece of work that is always the same, done twice a second.
 
-A core takes up to a half longer for the same work while its twin, its caches or its memory serve others too. So what
-is measured at different times, beside different neighbours, is compared in pieces of this work and not in seconds.
+A core takes longer for the same work while its twin, its caches or its memory serve others too. So what is measured at
+different times, beside different neighbours, is compared in pieces of this work and not in seconds.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def collect_seldom() -> None:
     """Look for garbage in cycles every 50,000 new objects, not every 700, and never among what start-up has made.
 
     Nearly all there is here is cached and lives on, and each look goes through it: at 700, that is a tenth of the time
-    that it takes to make a thousand VMs.
+    that it takes to make a thousand VMs, in the simulator.
     """
     gc.collect()
     gc.freeze()

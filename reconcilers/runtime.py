@@ -107,26 +107,9 @@ class Runtime:
             new_id=self._new_id,
             connector=connector,
         )
-        self.operations: Operations[Context] = Operations(
-            client=client,
-            cache=self.cache,
-            writer=self.context.writer,
-            recorder=self.recorder,
-            clock=clock,
-            keeper=Keeper(
-                begin if begin is not None else in_loop(client, namespace, instance, self._new_id, locks_clock),
-                client,
-                namespace=namespace,
-                clock=locks_clock,
-                rng=self._rng,
-            ),
-            wake=self.queue.add,
-            types=TYPES,
-            world=self.context,
-            namespace=namespace,
-            rng=self._rng,
-            retention=retention,
-        )
+        session = begin if begin is not None else in_loop(client, namespace, instance, self._new_id, locks_clock)
+        keeper = Keeper(session, client, namespace=namespace, clock=locks_clock, rng=self._rng)
+        self.operations = self._operations(keeper, retention)
         self.context.operations = self.operations
         self.controller = Controller(
             queue=self.queue,
@@ -144,6 +127,23 @@ class Runtime:
         """What is listed and watched, each in one namespace or, for None, in all."""
         self._client = client
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _operations(self, keeper: Keeper, retention: Retention | None) -> Operations[Context]:
+        ctx = self.context
+        return Operations(
+            client=ctx.client,
+            cache=ctx.cache,
+            writer=ctx.writer,
+            recorder=ctx.recorder,
+            clock=ctx.clock,
+            keeper=keeper,
+            wake=self.queue.add,
+            types=TYPES,
+            world=ctx,
+            namespace=ctx.namespace,
+            rng=self._rng,
+            retention=retention,
+        )
 
     async def load(self) -> None:
         """List everything into the cache and queue all our objects. Raises CannotList."""
