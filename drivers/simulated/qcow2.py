@@ -77,7 +77,7 @@ def read(image: SparseBytes, until: int | None = None, below: SparseBytes | None
     shown.resize(size)
     for number, cluster in _clusters(image, until):
         at = number << bits
-        shown.write(at, cluster[: size - at])
+        shown.write(at, cluster.ljust(1 << bits, b"\0")[: size - at])
     return shown
 
 
@@ -102,12 +102,12 @@ def _entry(image: SparseBytes, number: int) -> int:
     if bits != _CLUSTER_BITS:
         raise Damaged(f"layers of clusters of 2^{bits} bytes are not simulated")
     first, second = divmod(number, _L2_ENTRIES)
-    l2 = _table(image, table + first * 8, 1)[0] & _OFFSET if first < entries else 0
-    return _table(image, l2 + second * 8, 1)[0] if l2 else 0
+    l2 = _table_entry(image, table, first) & _OFFSET if first < entries else 0
+    return _table_entry(image, l2, second) if l2 else 0
 
 
 def _clusters(image: SparseBytes, until: int | None) -> Iterable[tuple[int, bytes]]:
-    """(number, bytes) of each cluster that the image has of its own, whole. Raises Damaged."""
+    """(number, bytes) of each cluster of the image itself; zeros at its end may be left out. Raises Damaged."""
     head = image.read(0, 104)
     if len(head) < 72 or not head.startswith(MAGIC):
         raise Damaged("not a qcow2 image")
@@ -125,11 +125,18 @@ def _clusters(image: SparseBytes, until: int | None) -> Iterable[tuple[int, byte
         for second, entry in enumerate(_table(image, l2, cluster // 8)):
             number = first * (cluster // 8) + second
             if entry and number * cluster < ends:
-                yield number, _cluster(image, entry, bits).ljust(cluster, b"\0")
+                yield number, _cluster(image, entry, bits)
 
 
 def _table(image: SparseBytes, offset: int, entries: int) -> tuple[int, ...]:
-    return struct.unpack(f">{entries}Q", image.read(offset, entries * 8).ljust(entries * 8, b"\0"))
+    """The entries of a table; empty ones at its end are left out, as most tables are nearly empty."""
+    told = image.read(offset, entries * 8).rstrip(b"\0")
+    filled = -(-len(told) // 8)
+    return struct.unpack(f">{filled}Q", told.ljust(filled * 8, b"\0"))
+
+
+def _table_entry(image: SparseBytes, offset: int, number: int) -> int:
+    return int.from_bytes(image.read(offset + number * 8, 8).ljust(8, b"\0"), "big")
 
 
 def _cluster(image: SparseBytes, entry: int, bits: int) -> bytes:
@@ -142,7 +149,10 @@ def _cluster(image: SparseBytes, entry: int, bits: int) -> bytes:
             return zlib.decompressobj(-12).decompress(packed, 1 << bits)
         except zlib.error as error:
             raise Damaged(f"a compressed cluster cannot be read: {error}") from error
-    return b"" if entry & _ZERO else image.read(entry & _OFFSET, 1 << bits)
+    if entry & _ZERO:
+        return b""
+    offset = entry & _OFFSET
+    return image.block(offset // BLOCK) if bits == _CLUSTER_BITS else image.read(offset, 1 << bits)
 
 
 @lru_cache(maxsize=64)

@@ -68,6 +68,10 @@ class SparseBytes:
         """(number, bytes) of each block that is not all zero, in order; zeros at a block's end are left out."""
         return iter(sorted(self._blocks.items()))
 
+    def block(self, number: int) -> bytes:
+        """One block, without the zeros at its end."""
+        return self._blocks.get(number, b"")
+
     def put(self, number: int, block: bytes) -> None:
         """Replace a block, without making the whole longer."""
         before = self._blocks.pop(number, b"")

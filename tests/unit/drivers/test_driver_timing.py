@@ -10,8 +10,9 @@ from drivers.libvirt.guest import GuestWatch
 from drivers.model import GuestFacts, GuestInterfaceFacts
 from drivers.pauses import FIRST_DELAY, LAST_DELAY, delays
 from drivers.reader import RETRY_SECONDS, Reader
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = virtual_time
 
 ADDRESS = GuestFacts("web", None, (GuestInterfaceFacts("eth0", None, ("192.0.2.1",)),))
 NONE_YET = GuestFacts("web", None, (GuestInterfaceFacts("eth0", None, ()),))

@@ -20,8 +20,9 @@ from drivers.overlays import Backing
 from drivers.simulated import Breach, SimulatedDirectory, World, layers, qcow2
 from drivers.simulated.sparse import BLOCK, SparseBytes
 from tests.unit.drivers.simulated_bed import SHARED, connected, define, fleet, seen, until, write_out
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = virtual_time
 
 UUID = "0b54ca39-9bca-4fa5-8c31-c3ce5a2a79b2"
 OTHER = "1c54ca39-9bca-4fa5-8c31-c3ce5a2a79b2"

@@ -16,8 +16,9 @@ from drivers.contract import Bed, Check, Contract
 from drivers.hypervisor import HostTarget
 from drivers.simulated import Machine, SimulatedDirectory, World
 from tests.unit.drivers.simulated_bed import write_out
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = virtual_time
 
 DIRECTORY = "/srv/shared"
 

@@ -23,8 +23,9 @@ from drivers.simulated import (
 from drivers.simulated.sparse import BLOCK, SparseBytes
 from reconcilers.disk.image import ImageInfo, inspect
 from tests.unit.drivers.simulated_bed import SHARED, connected, fleet, until, write_out
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = virtual_time
 
 
 def test_sparse_bytes_are_bytes() -> None:

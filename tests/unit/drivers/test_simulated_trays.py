@@ -10,8 +10,9 @@ from drivers.hypervisor import Hypervisor
 from drivers.simulated import Breach, SimulatedDirectory
 from drivers.xmlread import read_domain
 from tests.unit.drivers.simulated_bed import SHARED, connected, define, fleet
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = virtual_time
 
 ONE = "6a1f1d0e-5b0e-4a53-9a39-4f4b0f0a8f11"
 

@@ -25,8 +25,9 @@ from drivers.simulated import (
     guests,
 )
 from tests.unit.drivers.simulated_bed import SHARED, connected, define, disk, fleet, seen, until
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime
+pytestmark = virtual_time
 
 ONE, TWO = "6a1f1d0e-5b0e-4a53-9a39-4f4b0f0a8f11", "7a1f1d0e-5b0e-4a53-9a39-4f4b0f0a8f12"
 

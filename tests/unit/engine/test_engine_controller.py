@@ -18,8 +18,9 @@ from engine.controller import Controller
 from engine.keys import Key
 from engine.queue import KeyedQueue, Priority
 from engine.result import Done, Failed, FailureKind, RequeueAfter, Result, WaitFor
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime(end=1_000_000)
+pytestmark = virtual_time
 
 A, B = Key("Thing", "ns", "a"), Key("Thing", "ns", "b")
 

@@ -9,8 +9,9 @@ from engine.clock import LoopClock
 from engine.errors import QueueClosed
 from engine.keys import Key
 from engine.queue import KeyedQueue, Priority
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime(end=100_000)
+pytestmark = virtual_time
 
 
 def key(name: str, kind: str = "Thing") -> Key:

@@ -11,8 +11,9 @@ from engine.clock import LoopClock
 from engine.keys import Key, Object
 from engine.kube import KubeClient
 from engine.recorder import Recorder
+from tests.virtual_time import virtual_time
 
-pytestmark = pytest.mark.looptime(end=1_000_000)
+pytestmark = virtual_time
 
 OBJECT: Object = {
     "apiVersion": "test/v1",

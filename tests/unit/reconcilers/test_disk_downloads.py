@@ -20,9 +20,10 @@ from reconcilers.bandwidth import Bandwidth
 from reconcilers.disk.image import BadImage
 from reconcilers.disk.webfile import STALL_SECONDS, shown
 from tests.unit.reconcilers.importing import MIB, NAME, RAW, Done, Host, Server, qcow2, run, serving, source
+from tests.virtual_time import virtual_time
 from xmlgen.names import import_name, import_note_name
 
-pytestmark = pytest.mark.looptime(end=1_000_000)
+pytestmark = virtual_time
 
 OTHER = bytes(reversed(RAW))
 

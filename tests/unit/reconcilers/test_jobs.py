@@ -8,6 +8,7 @@ import pytest
 
 from engine.keys import Key
 from reconcilers.jobs import Job, Jobs
+from tests.virtual_time import virtual_time
 
 A, B = Key("Disk", "default", "a"), Key("Disk", "default", "b")
 
@@ -122,7 +123,7 @@ async def test_how_much_is_done():
     assert job.percent == 100
 
 
-@pytest.mark.looptime
+@virtual_time
 async def test_progress_is_told_at_every_percent_and_at_most_every_two_seconds():
     told: list[int | None] = []
     job = Job(A, "import", total=1000)
@@ -143,7 +144,7 @@ async def test_progress_is_told_at_every_percent_and_at_most_every_two_seconds()
     assert len(told) == 101 - 9, "never more than one for each percent"
 
 
-@pytest.mark.looptime
+@virtual_time
 async def test_what_does_not_end_at_once_is_waited_for_a_second_and_asked_about_again(jobs, woken):
     host_answers = asyncio.Event()
 

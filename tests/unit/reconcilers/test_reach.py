@@ -11,6 +11,7 @@ from reconcilers.reach import PATIENCE_SECONDS, working_host
 from reconcilers.storage_domain import reconcile
 from reconcilers.storage_domain.marker import DomainNotReachable
 from tests.unit.reconcilers.fakes import Directory, FakeHypervisor, World
+from tests.virtual_time import virtual_time
 
 PATH = "/srv/vms"
 
@@ -54,7 +55,7 @@ def hang(host: FakeHypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "ensure_pool", never)
 
 
-@pytest.mark.looptime
+@virtual_time
 async def test_a_host_that_hangs_costs_a_moment_once(monkeypatch: pytest.MonkeyPatch) -> None:
     w = await Shared().begin()
     hang(w.kvm1, monkeypatch)
