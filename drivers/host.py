@@ -50,6 +50,11 @@ class LinkedHost(ABC, Generic[L]):
         """See Hypervisor."""
         return self._link.fresh
 
+    @property
+    def facts(self) -> HostFacts | None:
+        """See Hypervisor."""
+        return self._link.facts
+
     def inventory(self) -> Inventory | None:
         """See Hypervisor."""
         return self._link.store.inventory()

@@ -42,6 +42,10 @@ class Hypervisor(Protocol):
     def fresh(self) -> bool:
         """What `view` says of it, for those who ask all hosts."""
 
+    @property
+    def facts(self) -> HostFacts | None:
+        """What `view` says of it, for those who ask all hosts."""
+
     def inventory(self) -> Inventory | None:
         """What `view` says of it, for those who ask all hosts."""
 

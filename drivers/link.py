@@ -51,7 +51,8 @@ class Link(ABC):
         self._was_connected = False
         self._broken = asyncio.Event()
         self._error: HypervisorError | None = None
-        self._facts: HostFacts | None = None
+        self.facts: HostFacts | None = None
+        """See ConnectionView."""
         self._told: object = None
         self._stops: dict[str, StopReason] = {}
         self._device_waiters: dict[tuple[str, str], asyncio.Future[bool]] = {}
@@ -109,7 +110,7 @@ class Link(ABC):
         """What is known now."""
         return ConnectionView(
             state=self.state,
-            facts=self._facts,
+            facts=self.facts,
             inventory=self.store.inventory(),
             fresh=self.fresh,
             last_seen=self._heart.last_seen,
@@ -163,7 +164,7 @@ class Link(ABC):
         self._broken.clear()
         await self._reach()
         await self._list()
-        self._facts = await self._ask_facts()
+        self.facts = await self._ask_facts()
         self._listed = self._was_connected = True
         self._error = None
         self._tell()
@@ -200,9 +201,9 @@ class Link(ABC):
     async def refresh_facts(self) -> HostFacts:
         """Ask the host anew what it is. Raises HypervisorError."""
         self.require_connected()
-        before = self._facts
+        before = self.facts
         facts = await self._ask_facts()
-        self._facts = facts
+        self.facts = facts
         if before != facts:
             self._listener(self.target.name, None)
         return facts

@@ -305,6 +305,13 @@ class FileNames(frozenset[str]):
         first = bisect_left(self._in_order, beginning)
         return tuple(takewhile(lambda name: name.startswith(beginning), islice(self._in_order, first, None)))
 
+    def after(self, before: FileNames) -> FileNames:
+        """The same names, which are in order soon: few have changed since an earlier scan, which was put in order."""
+        if "_in_order" in before.__dict__:
+            kept = [name for name in before._in_order if name in self]
+            self._in_order = sorted([*kept, *(self - before)])
+        return self
+
     @cached_property
     def _in_order(self) -> list[str]:
         return sorted(self)

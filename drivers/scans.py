@@ -33,7 +33,7 @@ class Scans:
         async with last.lock:
             if last.begun < wanted:
                 begun = loop.time()
-                last.names = await scan()
+                last.names = (await scan()).after(last.names)
                 last.begun = begun
             return last.names
 

@@ -12,7 +12,8 @@ from crds.host import Host, HostMode, HostPhase, Management
 from crds.host_pool import HostPool
 from crds.network import Network
 from crds.storage_domain import StorageDomain, StorageMode
-from drivers.model import ACTIVE, ConnectionState, ConnectionView, DomainObservation, HostFacts, Inventory
+from drivers.hypervisor import Hypervisor
+from drivers.model import ACTIVE, ConnectionView, DomainObservation, HostFacts, Inventory
 from engine.cache import Cache
 from placement import Candidate, memory_overhead
 from reconcilers.context import Context, Reservation
@@ -124,9 +125,9 @@ def demands(ctx: Context, host: str) -> Iterator[Demand]:
     return (demand for demand in found if demand is not None)
 
 
-def why_not(host: Host, view: ConnectionView | None) -> str:
+def why_not(host: Host, connection: Hypervisor | None) -> str:
     """Why nothing may be placed on a host now, as a verb phrase; empty when something may."""
-    connected = view is not None and view.state is ConnectionState.CONNECTED and view.fresh and view.facts is not None
+    connected = connection is not None and connection.fresh and connection.facts is not None
     if host.metadata.deleting:
         return "is being deleted"
     if host.spec.management is Management.OBSERVE:
@@ -184,10 +185,10 @@ def _same(one: Sequence[object], other: Sequence[object]) -> bool:
 def _candidate(
     ctx: Context, host: Host, reach: Reach, promises: Mapping[str, Reservation], ignore: str | None
 ) -> Candidate:
-    name, view = host.metadata.name, ctx.view(host.metadata.name)
-    facts = view.facts if view is not None else None
-    known = given(ctx, name, view.inventory if view is not None else None)
-    reason = why_not(host, view)
+    name, connection = host.metadata.name, ctx.host(host.metadata.name)
+    facts = connection.facts if connection is not None else None
+    known = given(ctx, name, connection.inventory() if connection is not None else None)
+    reason = why_not(host, connection)
     if promises or (ignore is not None and ignore in known.rooms):
         return _offer(host, facts, reach, _used(known, promises, ignore), reason)
     offers, of = _offers.setdefault(ctx.cache, {}), (host, facts, known, reach)

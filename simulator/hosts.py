@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from drivers.errors import NotConnected
 from drivers.hypervisor import HostDirectory, HostListener, HostTarget, Hypervisor
-from drivers.model import ConnectionView, Inventory
+from drivers.model import ConnectionView, HostFacts, Inventory
 from simulator.doors import Call, Door, Gate
 from simulator.loop import Scope
 
@@ -140,6 +140,11 @@ class HostDoor:
     def fresh(self) -> bool:
         """See Hypervisor."""
         return self.view().fresh
+
+    @property
+    def facts(self) -> HostFacts | None:
+        """See Hypervisor."""
+        return self.view().facts
 
     def inventory(self) -> Inventory | None:
         """See Hypervisor."""

@@ -111,8 +111,9 @@ def _older_twin(ctx: Context, host: Host, uuid: str) -> str | None:
 
 
 def _uuid(ctx: Context, host: Host) -> str | None:
-    view = ctx.view(host.metadata.name)
-    return view.facts.uuid if view is not None and view.facts is not None else host.status.uuid
+    connection = ctx.host(host.metadata.name)
+    facts = connection.facts if connection is not None else None
+    return facts.uuid if facts is not None else host.status.uuid
 
 
 def _age(host: Host) -> tuple[str, str]:

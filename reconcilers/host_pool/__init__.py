@@ -67,7 +67,7 @@ def _member(ctx: Context, host: Host) -> Member:
     return Member(
         name=host.metadata.name,
         connected=view is not None and view.state is ConnectionState.CONNECTED,
-        usable=not why_not(host, view),
+        usable=not why_not(host, ctx.host(host.metadata.name)),
         facts=view.facts if view is not None else None,
         state=str(host.status.phase or "new"),
     )

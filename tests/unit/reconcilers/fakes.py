@@ -104,7 +104,7 @@ class FakeHypervisor:
     def __init__(self, name: str, clock: FakeClock, **changes: Any) -> None:
         self.name = name
         self.clock = clock
-        self.facts: HostFacts | None = facts(hostname=name, uuid=f"uuid-{name}", **changes)
+        self._facts: HostFacts | None = facts(hostname=name, uuid=f"uuid-{name}", **changes)
         self.domains: list[DomainObservation] = []
         self.state = ConnectionState.CONNECTED
         self.up_to_date = True
@@ -120,7 +120,7 @@ class FakeHypervisor:
         known = self.last_seen is not None
         return ConnectionView(
             state=self.state,
-            facts=self.facts if known else None,
+            facts=self.facts,
             inventory=Inventory(tuple(self.domains), 1, self.clock.monotonic()) if known else None,
             fresh=self.up_to_date and self.state is ConnectionState.CONNECTED,
             last_seen=self.last_seen,
@@ -130,6 +130,14 @@ class FakeHypervisor:
     @property
     def fresh(self) -> bool:
         return self.view().fresh
+
+    @property
+    def facts(self) -> HostFacts | None:
+        return self._facts if self.last_seen is not None else None
+
+    @facts.setter
+    def facts(self, found: HostFacts | None) -> None:
+        self._facts = found
 
     def inventory(self) -> Inventory | None:
         return self.view().inventory
