@@ -38,6 +38,7 @@ def install_indexes(cache: Cache) -> None:
     cache.add_index("Disk", "unsettled", _unsettled)
     cache.add_index("Disk", "volume", _volume)
     cache.add_index("Host", "pool", lambda host: [host["spec"]["pool"]])
+    cache.add_index("Host", "uuid", lambda host: [uuid for uuid in [_status(host).get("uuid")] if uuid])
     cache.add_index("Host", "secret", lambda host: [s for s in [host["spec"].get("credentialsSecret")] if s])
     for kind in ("StorageDomain", "Network"):
         cache.add_index(kind, "pool", lambda obj: obj["spec"].get("pools") or [])

@@ -105,15 +105,17 @@ def networks(ctx: Context, host: Host) -> Reach:
 
 
 def _older_twin(ctx: Context, host: Host, uuid: str) -> str | None:
-    twins = [other for other in ctx.objects.all(Host) if _uuid(ctx, other) == uuid]
-    older = [other for other in twins if other.metadata.uid != host.metadata.uid and _age(other) < _age(host)]
+    said = {name: _said_uuid(ctx, name) for name in ctx.hosts.names()}
+    before = {key.name for key in ctx.cache.keys_by_index("Host", "uuid", uuid) if said.get(key.name) is None}
+    twins = [ctx.objects.get(Host, name) for name in {*before, *(name for name in said if said[name] == uuid)}]
+    older = [twin for twin in twins if twin is not None and _age(twin) < _age(host)]
     return min(older, key=_age).metadata.name if older else None
 
 
-def _uuid(ctx: Context, host: Host) -> str | None:
-    connection = ctx.host(host.metadata.name)
-    facts = connection.facts if connection is not None else None
-    return facts.uuid if facts is not None else host.status.uuid
+def _said_uuid(ctx: Context, host: str) -> str | None:
+    """What the machine says itself; None for one that has not been connected yet."""
+    connection = ctx.host(host)
+    return connection.facts.uuid if connection is not None and connection.facts is not None else None
 
 
 def _age(host: Host) -> tuple[str, str]:
