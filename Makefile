@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo demo-down check format test faults faults-long faults-real soak bench generate clean \
-	packages check-format check-lint check-types check-contracts check-generated check-units
+	packages check-format check-lint check-types check-contracts check-generated check-reconcilers check-units
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ demo-down: ## End the demo: no process, namespace, mount, bridge or loop device 
 
 check: $(VENV) ## Format, lint, types, contracts, generated files and unit tests; changes nothing
 	@$(MAKE) --no-print-directory --keep-going --jobs=$$(nproc) --output-sync=target \
-		check-units check-types check-lint check-format check-contracts check-generated
+		check-reconcilers check-units check-types check-lint check-format check-contracts check-generated
 	@echo "check: all good"
 
 format: $(VENV) ## Format the code and repair what the linter can repair
@@ -96,5 +96,9 @@ check-contracts:
 check-generated:
 	@$(BIN)/python -m crds.generate --check
 
+# Half of the unit tests each, side by side.
+check-reconcilers:
+	@$(BIN)/pytest --quiet tests/unit/reconcilers
+
 check-units:
-	@$(BIN)/pytest --quiet tests/unit
+	@$(BIN)/pytest --quiet $(filter-out tests/unit/reconcilers tests/unit/__pycache__, $(wildcard tests/unit/*))
