@@ -41,7 +41,7 @@ format: $(VENV) ## Format the code and repair what the linter can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup ## Unit and integration tests in a lab of their own (ARGS="-k word" selects, KEEP_LAB=1 keeps the lab)
+test: setup ## Unit and integration tests in three labs of their own (ARGS="-k word" selects, KEEP_LAB=1 keeps the lab)
 	@sh tools/test.sh $(ARGS)
 
 faults: $(VENV) ## Kill the controller at every call, and more that can go wrong (FAULTS_SEEDS=50); again goes on

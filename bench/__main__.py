@@ -27,10 +27,11 @@ def main() -> int:
     unknown = [name for name in given.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}: choose from {', '.join(BENCHMARKS)}")
+    conditions = _conditions()
     found = [figure for name in given.names or BENCHMARKS for figure in BENCHMARKS[name]()]
     print(figures.table(found))
     if given.json:
-        given.json.write_text(figures.document(found, _conditions()) + "\n")
+        given.json.write_text(figures.document(found, conditions) + "\n")
     return 0 if all(figure.holds for figure in found) else 1
 
 

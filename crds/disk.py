@@ -224,7 +224,10 @@ class DiskVolume(Model):
     earlier: list[str] = Field(default_factory=list, max_length=1024, json_schema_extra=LIST_SET)
     """File names under which it was begun before and given up: what lies there is removed once it is complete."""
     grows_on: str | None = None
-    """The Host through whose pool it is being made larger; written before. Meanwhile no VM starts from it."""
+    """The Host through whose pool it is to be made larger; written before. Meanwhile no VM starts from it."""
+    grows_alone: bool = False
+    """Whether no VM was found to hold a place after growsOn was written: from then on the host may be at work on it,
+    and a VM that was given a place since has started nothing."""
     provisioned_at: datetime | None = None
     """When it was complete. From then on the volume is never made again: if it is not there, it is missing."""
 

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     stale = _stale(root)
     for path in stale:
         if arguments.check:
-            sys.stderr.write(f"{path} is stale: run `{COMMAND}` and commit the result\n")
+            sys.stderr.write(f"{path} is stale: run `make generate` and commit the result\n")
             continue
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(files()[path], encoding="utf-8")

@@ -127,15 +127,16 @@ def demands(ctx: Context, host: str) -> Iterator[Demand]:
 
 def why_not(host: Host, connection: Hypervisor | None) -> str:
     """Why nothing may be placed on a host now, as a verb phrase; empty when something may."""
-    connected = connection is not None and connection.fresh and connection.facts is not None
     if host.metadata.deleting:
         return "is being deleted"
     if host.spec.management is Management.OBSERVE:
         return "is only observed"
     if host.spec.mode is not HostMode.ACTIVE:
         return "is cordoned" if host.spec.mode is HostMode.CORDONED else "is in maintenance"
-    if not connected:
+    if connection is None or not connection.fresh or connection.facts is None:
         return "is not connected"
+    if host.status.uuid not in (None, connection.facts.uuid):
+        return "is another machine than before"
     if host.status.phase is not HostPhase.UP:
         return f"is {host.status.phase}" if host.status.phase else "is not ready yet"
     said = host.status.condition("Schedulable")

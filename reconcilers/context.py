@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from crds.base import Model, Resource
+from crds.host import Host
 from drivers.hypervisor import HostDirectory, Hypervisor
 from drivers.model import ConnectionView
 from engine.cache import Cache
@@ -128,9 +129,25 @@ class Context:
         return self.hosts.get(name)
 
     def view(self, name: str) -> ConnectionView | None:
-        """What is observed of a host, or None when it was never connected."""
+        """What is observed of a host, or None when it was never connected.
+
+        A machine that answers in the place of another is not asked what has become of that one's domains: what it
+        lists is never fresh.
+        """
         host = self.hosts.get(name)
-        return None if host is None else host.view()
+        if host is None:
+            return None
+        view = host.view()
+        return view._replace(fresh=False) if self.is_another_machine(name) else view
+
+    def is_another_machine(self, name: str) -> bool:
+        """Whether not the machine answers that the VMs with a place on this Host were started on."""
+        host, declared = self.hosts.get(name), self.objects.get(Host, name)
+        facts = host.facts if host is not None else None
+        known = declared.status.uuid if declared is not None else None
+        if facts is None or known is None or facts.uuid == known:
+            return False
+        return bool(self.cache.keys_by_index("VirtualMachine", "host", name))
 
     async def write_status(self, obj: Resource[Any, Any], status: Mapping[str, Any]) -> None:
         """Write the descriptive status, if it differs. `status` is camelCase and whole: what is left out is removed.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 
 from crds.disk import Disk, DiskVolume
-from drivers.errors import HypervisorError
+from drivers.errors import HostTimeout, HypervisorError
 from drivers.hypervisor import Hypervisor
 from engine.keys import Key
 from reconcilers.context import Begun, Context
@@ -59,7 +59,9 @@ def turn(ctx: Context, disk: Disk, host: Hypervisor, seen: Observed, step: Step)
     if mine is not None and mine.volume == volume.name:
         job = ctx.jobs.get(key_of(disk), provision.IMPORT)
         stays = mine.host == host.name or (job is not None and not job.finished)
-        return Turn.MINE if stays and not in_the_way else Turn.ANEW
+        # A call without an answer may take effect later: nothing whole is ever made under that name.
+        unanswered = job is not None and job.finished and isinstance(job.error, HostTimeout)
+        return Turn.MINE if stays and not in_the_way and not unanswered else Turn.ANEW
     if step is Step.CREATE:
         # A host refuses to make a file that is there: two who make one blank volume make one.
         return Turn.ANEW if in_the_way else Turn.MINE

@@ -2,7 +2,9 @@
 
 Two programs that write one qcow2 file at once destroy it, and file locks do not reach across every shared file system.
 So a volume is resized through the pool only while no VM that may have it open holds a place; and while that goes on
-(`status.volume.growsOn`) no VM is given one.
+no VM is given one. Who grows writes that down (`status.volume.growsOn`), then looks at the API server for places, and
+writes down that it found none (`growsAlone`) before it asks a host. Who starts writes down the place, then looks for
+the former. One of the two sees the other, and whoever comes after both have died knows which has sent nothing.
 """
 
 from __future__ import annotations
@@ -35,11 +37,9 @@ def is_told_right(disk: Disk, volume: Volume) -> bool:
 
 
 def may_grow(disk: Disk) -> bool:
-    """Whether somebody may be making the volume larger, by what is declared."""
-    known = disk.status.volume
-    if known is None or known.content is DiskContent.CDROM:
-        return False
-    return disk.status.virtual_size is None or to_bytes(disk.status.virtual_size) < to_bytes(disk.spec.size)
+    """Whether somebody may make the volume larger, as far as one can know who has not seen the newest spec."""
+    volume = disk.status.volume
+    return volume is not None and volume.content is not DiskContent.CDROM
 
 
 async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volume) -> Verdict | None:
@@ -61,18 +61,18 @@ async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volu
     before = volume.grows_on
     if before not in (None, host.name) and ctx.objects.get(Host, before or "") is not None:
         return progressing("Resizing", f"waits for host {before}, which may be growing the volume still", BOUND)
-    holders = _holders(ctx, disk)
-    if holders:
-        return _waits(holders)
     if before != host.name:
+        holders = _holders(ctx, disk)
+        if holders:
+            return _waits(holders)
         disk = await _write_down(ctx, disk, host.name)
         ctx.growing.add(disk.metadata.uid)
-        # Another controller may have given a VM a place since: either that one reads what was just written, or this
-        # one finds the place.
+    if before != host.name or not volume.grows_alone:
         holders = await _placed(ctx, disk)
         if holders:
             await _write_down(ctx, disk, None)
             return _waits(holders)
+        disk = await _write_down(ctx, disk, host.name, alone=True)
     try:
         await host.resize_volume(pool, volume.name, to_bytes(disk.spec.size))
     except HostUnavailable:
@@ -87,10 +87,11 @@ async def grow(ctx: Context, disk: Disk, host: Hypervisor, pool: str, seen: Volu
     return None
 
 
-async def _write_down(ctx: Context, disk: Disk, host: str | None) -> Disk:
+async def _write_down(ctx: Context, disk: Disk, host: str | None, *, alone: bool = False) -> Disk:
     """Have it in the status through which host's pool the volume is being made larger; the newest object."""
     assert disk.status.volume is not None, "a disk that grows has a volume"
-    await ctx.compare_and_set(disk, {"volume": disk.status.volume.model_copy(update={"grows_on": host})})
+    mark = {"grows_on": host, "grows_alone": alone}
+    await ctx.compare_and_set(disk, {"volume": disk.status.volume.model_copy(update=mark)})
     if host is None:
         ctx.growing.discard(disk.metadata.uid)
     newest = ctx.objects.get(Disk, disk.metadata.name, disk.metadata.namespace)

@@ -39,7 +39,7 @@ async def reconcile(ctx: Context, key: Key) -> Result:
             await _forget(ctx, key)
             await let_go(ctx, host)
         return Done()
-    if problem is None and settling(ctx, host, [key.name]):
+    if problem is None and not plan.keeps_uuid and settling(ctx, host, [key.name]):
         return RequeueAfter(AGAIN, "the host is being connected to")
     act.announce(ctx, host, plan, seen.view)
     await ctx.write_status(

@@ -38,6 +38,8 @@ class Observed:
     """Why it cannot run the pool's VMs."""
     duplicate_of: str | None = None
     """The older Host with the same UUID."""
+    another_machine: bool = False
+    """Whether not the machine answers that its VMs were started on."""
     vms: tuple[str, ...] = ()
     """VMs that run or may run here, as namespace/name."""
 
@@ -52,6 +54,8 @@ class Plan:
     """Seconds until silence could be long enough, or until the next look."""
     remove: bool = False
     """The Host is deleted and nothing hangs on it: close the connection and let it go."""
+    keeps_uuid: bool = False
+    """The UUID in the status stays that of the machine of before."""
 
 
 def decide(host: Host, seen: Observed) -> Plan:
@@ -133,6 +137,12 @@ def _silent(host: Host, seen: Observed, view: ConnectionView, silence: float) ->
 
 
 def _connected(host: Host, seen: Observed, view: ConnectionView, again: float) -> Plan:
+    if seen.another_machine and view.facts is not None:
+        message = (
+            f"another machine answers (UUID {view.facts.uuid}) than the one that VMs with a place here were started on "
+            f"(UUID {host.status.uuid}): set spec.uri back. Nothing is started for them elsewhere"
+        )
+        return Plan(HostPhase.NON_OPERATIONAL, stalled("AnotherMachine", message), again, keeps_uuid=True)
     if view.facts is None or view.inventory is None or not view.fresh:
         verdict = progressing("Initializing", "the host is asked what it is and what runs on it", INITIALIZING_BOUND)
         return Plan(HostPhase.INITIALIZING, verdict, again)

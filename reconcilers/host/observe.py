@@ -48,6 +48,7 @@ def observe(ctx: Context, host: Host, pool: HostPool | None, problem: Verdict | 
         baseline_known=baseline is not None,
         incompatible=incompatible(facts, baseline) if facts is not None and baseline is not None else None,
         duplicate_of=_older_twin(ctx, host, facts.uuid) if facts is not None else None,
+        another_machine=ctx.is_another_machine(name),
         vms=_vms(ctx, name, view),
     )
 

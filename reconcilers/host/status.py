@@ -51,7 +51,7 @@ def status(
     }
     facts = view.facts if view is not None else None
     if facts is not None:
-        out["uuid"] = facts.uuid
+        out["uuid"] = host.status.uuid if plan.keeps_uuid else facts.uuid
         out["capabilities"] = _capabilities(facts)
     if facts is not None and figures is not None:
         out["allocatable"] = {"cpus": facts.cpus, "memory": figures.allocatable_memory}

@@ -6,12 +6,13 @@ at any point leaves either nothing, or a candidate whose host is looked at befor
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
-from crds.disk import Disk
+from crds.disk import Disk, DiskAccess
 from crds.storage_domain import StorageDomain
-from crds.virtual_machine import FirmwareType, Placement, StartFailure, VirtualMachine, VMFile
+from crds.virtual_machine import DiskType, FirmwareType, Placement, StartFailure, VirtualMachine, VMFile
 from drivers.errors import AlreadyExists, ConnectFailed, HostUnavailable, HypervisorError, NotConnected
 from drivers.hypervisor import Hypervisor
 from drivers.model import DomainState, StopReason
@@ -22,6 +23,7 @@ from reconcilers.context import Context, Reservation
 from reconcilers.disk import growing
 from reconcilers.objects import API, key_of
 from reconcilers.reach import acting_host
+from reconcilers.relations import holds_a_place, vms_of_disk
 from reconcilers.standing import Verdict, progressing, stalled
 from reconcilers.storage_domain.marker import DomainNotReachable, verify
 from reconcilers.virtual_machine import act
@@ -36,7 +38,7 @@ from reconcilers.virtual_machine.document import (
     placement_request,
     seed_input,
 )
-from reconcilers.virtual_machine.needs import Needs, resolve
+from reconcilers.virtual_machine.needs import Needs, disk_names, resolve
 from reconcilers.virtual_machine.plan import Plan
 from reconcilers.virtual_machine.power import next_failure
 from xmlgen import domain as xml
@@ -81,11 +83,12 @@ async def start(ctx: Context, vm: VirtualMachine, plan: Plan, only: frozenset[st
         return Outcome(progressing("Unschedulable", decision.explanation, UNSCHEDULABLE_BOUND), 15.0)
     files = files_of(vm, needs, seed)
     written = await _write_down(ctx, vm, needs, plan, decision, files, epoch, only)
-    if written.status.placement != vm.status.placement:
-        waits = await _grown_meanwhile(ctx, needs)
-        if waits is not None:
+    waits = await _grown_meanwhile(ctx, needs) or await _taken_meanwhile(ctx, vm, needs)
+    if waits is not None:
+        # Of an earlier start nobody knows here whether it was sent: the place stays.
+        if written.status.placement != vm.status.placement:
             await _vacate(ctx, written, decision.host, written.status.start_failure)
-            return Outcome(waits, 2.0)
+        return Outcome(waits, 2.0)
     return await _create(ctx, written, needs, acting_host(ctx, decision.host), files, seed)
 
 
@@ -153,15 +156,47 @@ async def _grown_meanwhile(ctx: Context, needs: Needs) -> Verdict | None:
     That one looks for places after it has written down that it grows the disk, this one the other way round: one of the
     two sees the other.
     """
-    for drive in needs.drives:
-        known = drive.disk
-        if known is None or not growing.may_grow(known):
-            continue
-        found = Disk.parse(await ctx.client.get(API["Disk"], known.metadata.namespace, known.metadata.name))
+    disks = [d.disk for d in needs.drives if d.disk is not None and growing.may_grow(d.disk)]
+    newest = (ctx.client.get(API["Disk"], disk.metadata.namespace, disk.metadata.name) for disk in disks)
+    for known, obj in zip(disks, await asyncio.gather(*newest), strict=True):
+        found = Disk.parse(obj)
         if found.status.volume is not None and found.status.volume.grows_on is not None:
             message = f"disk {known.metadata.name}: host {found.status.volume.grows_on} makes it larger"
             return progressing("DisksNotReady", message, START_BOUND)
     return None
+
+
+async def _taken_meanwhile(ctx: Context, vm: VirtualMachine, needs: Needs) -> Verdict | None:
+    """A disk for one VM at a time that another VM has a place with, as the API server knows it now.
+
+    Each of two controllers gives its own VM a place and then looks: one of the two sees the other.
+    """
+    disks = [d.disk for d in needs.drives if d.disk is not None and d.spec.type is DiskType.DISK]
+    alone = (disk for disk in disks if disk.spec.access is DiskAccess.EXCLUSIVE)
+    contested = {disk.metadata.name for disk in alone if len(vms_of_disk(ctx, disk)) > 1}
+    if not contested:
+        return None
+    found, _ = await ctx.client.list(API["VirtualMachine"], vm.metadata.namespace)
+    for other in map(VirtualMachine.parse, found):
+        shared = sorted(contested.intersection(disk_names(other)))
+        if shared and other.metadata.uid != vm.metadata.uid and holds_a_place(ctx, other):
+            message = f"disk {shared[0]} is in use by VirtualMachine {other.metadata.name}, which got it first"
+            return progressing("DiskInUse", message, START_BOUND)
+    return None
+
+
+async def _is_still_meant(ctx: Context, vm: VirtualMachine) -> bool:
+    """Whether the VM is to run at its place still, as the API server knows it now: who comes to this call late, or
+    stood still before the one before it, must not start what was decided to be elsewhere meanwhile.
+    """
+    try:
+        obj = await ctx.client.get(API["VirtualMachine"], vm.metadata.namespace, vm.metadata.name)
+    except errors.NotFound:
+        return False
+    found = VirtualMachine.parse(obj)
+    now, then = found.status.placement, vm.status.placement
+    same = now is not None and then is not None and (now.host, now.epoch) == (then.host, then.epoch)
+    return same and found.metadata.uid == vm.metadata.uid and not found.metadata.deleting
 
 
 async def _vacate(ctx: Context, vm: VirtualMachine, host: str, failure: StartFailure | None) -> None:
@@ -190,6 +225,9 @@ async def _create(
         document = xml.generate(domain_input(ctx, vm, needs, files, epoch=placement.epoch, uuid=uuid))
         await _forget_end(host, uuid)
         await host.define(xml.render(document, placeholders(facts, needs)))
+        if not await _is_still_meant(ctx, vm):
+            await host.undefine(uuid)
+            raise errors.Conflict(409, "Conflict", f"{key_of(vm)} was given another place, or none, meanwhile")
         await host.start(uuid)
         await host.refresh(uuid)
     except (HostUnavailable, ConnectFailed) as error:

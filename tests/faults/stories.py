@@ -85,7 +85,7 @@ async def watch_silent(scene: Scene) -> None:
 
 
 async def api_set_back(scene: Scene) -> None:
-    """The store is put back to before the VMs were started; the hosts know better."""
+    """The store is put back to before an edit, and what users want is what it was then."""
     scene.apply(vm("web", drive("root"), policy="Halted"), vm("db", drive("root"), policy="Halted"))
     await scene.settled(quiet=20.0)
     backup = scene.server.snapshot()
@@ -101,7 +101,7 @@ async def api_set_back(scene: Scene) -> None:
 
 
 async def api_set_back_while_running(scene: Scene) -> None:
-    """The store is put back to before the VMs were created started: they run on, and the status is rebuilt."""
+    """The store is put back to before the VMs were started: they run on, and the status is rebuilt."""
     scene.apply(vm("web", drive("root"), policy="Manual"), vm("db", drive("root"), policy="Manual"))
     await scene.settled(quiet=20.0)
     for name in ("web", "db"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults import frozen_stories, stories
+from tests.faults import frozen_stories, late_stories, stories
 from tests.faults.played import Story, play
 
 IMPORT_CALLS = (
@@ -39,6 +39,14 @@ STORIES: tuple[Story, ...] = (
     frozen_stories.purge_stopped_before_it_is_written_down,
     frozen_stories.take_over_stopped_while_others_purge,
     frozen_stories.growth_stopped_before_a_vm_starts,
+    late_stories.host_is_another_machine,
+    late_stories.host_is_replaced,
+    late_stories.halted_and_started_elsewhere,
+    late_stories.refused_and_started_elsewhere,
+    late_stories.died_and_started_elsewhere,
+    late_stories.deleted_before_it_was_defined,
+    late_stories.one_disk_and_two_vms,
+    *(late_stories.import_call_is_late("delete_volume", nth) for nth in (4, 8, 9)),
 )
 SEEDS = range(5)
 

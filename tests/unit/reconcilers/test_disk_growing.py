@@ -11,6 +11,7 @@ from crds.disk import Disk
 from drivers.errors import HostTimeout, Refused
 from drivers.model import Volume
 from reconcilers.disk import growing, reconcile
+from reconcilers.objects import key_of
 from reconcilers.relations import leaving_vms
 from reconcilers.storage_domain.marker import Marker
 from reconcilers.virtual_machine.needs import resolve
@@ -207,6 +208,34 @@ async def test_who_grows_finds_the_place_that_another_controller_has_just_given(
     assert grows_on(w) is None
 
 
+def begun(w: World, *, alone: bool) -> None:
+    """A controller that is dead now has written down that kvm2 is to make the disk larger."""
+    found = data(w)
+    assert found.status.volume is not None
+    volume = found.status.volume.model_copy(update={"grows_on": "kvm2", "grows_alone": alone})
+    obj = w.cache.get(key_of(found))
+    assert obj is not None
+    w.client.put({**obj, "status": {**obj["status"], "volume": volume.to_dict()}})
+
+
+async def test_where_the_dead_wrote_down_both_growth_gives_way_to_the_start(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    machine(w, "a", placed="kvm1")
+    begun(w, alone=False)
+    assert await grow(w) == "Resizing"
+    assert resized == []
+    assert grows_on(w) is None
+
+
+async def test_growth_that_was_alone_is_ended_before_a_vm_placed_since_starts(resized: list[Any]) -> None:
+    w = world("kvm1", "kvm2")
+    machine(w, "a", placed="kvm1")
+    begun(w, alone=True)
+    assert await grow(w) is None
+    assert resized == [("kvm2", "pool")]
+    assert grows_on(w) is None
+
+
 async def test_a_refusal_frees_the_disk_only_for_who_has_written_down_that_it_grows(resized: list[Any]) -> None:
     w = world("kvm1", "kvm2")
     w.hosts.hosts["kvm2"].fail["resize_volume"] = Refused("no", reason="OperationFailed")
@@ -250,6 +279,22 @@ async def test_a_vm_gives_its_place_up_when_another_controller_makes_its_disk_la
     outcome = await start(w.context, read(w, "a"), Plan(Start(None), None, None), None, 0)
     assert outcome.verdict is not None
     assert outcome.verdict.reason == "DisksNotReady"
+    placement = w.status(key)["placement"]
+    assert (placement.get("host"), placement["candidates"]) == (None, [])
+    assert not [call for host in w.hosts.hosts.values() for call in host.calls if call[0] in ("define", "start")]
+
+
+async def test_of_two_vms_with_one_disk_the_later_gives_its_place_up() -> None:
+    w = world("kvm1", "kvm2")
+    key = machine(w, "a")
+    other = machine(w, "b")
+    obj = w.cache.get(other)
+    assert obj is not None
+    placement = {"host": "kvm2", "epoch": 1, "since": "2026-01-01T00:00:00Z", "candidates": ["kvm2"]}
+    w.client.unseen[other] = {**obj, "status": {**obj["status"], "placement": placement}}
+    outcome = await start(w.context, read(w, "a"), Plan(Start(None), None, None), None, 0)
+    assert outcome.verdict is not None
+    assert outcome.verdict.reason == "DiskInUse"
     placement = w.status(key)["placement"]
     assert (placement.get("host"), placement["candidates"]) == (None, [])
     assert not [call for host in w.hosts.hosts.values() for call in host.calls if call[0] in ("define", "start")]

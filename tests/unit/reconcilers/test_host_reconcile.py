@@ -12,6 +12,7 @@ from crds.host_pool import PoolBaseline
 from drivers.errors import ConnectFailed
 from drivers.model import ConnectionState, ConnectionView, Inventory
 from engine.keys import Key
+from reconcilers.capacity import why_not
 from reconcilers.host import reconcile
 from reconcilers.host.compatible import incompatible
 from reconcilers.host.decide import Observed, decide, schedulable
@@ -185,6 +186,28 @@ async def test_of_two_hosts_with_one_uuid_the_younger_stands_back():
     assert w.standing(KEY)[0] == "True"
     assert w.status(Key("Host", "", "kvm2"))["phase"] == "NonOperational"
     assert w.standing(Key("Host", "", "kvm2"))[3] == "DuplicateHost"
+
+
+async def test_another_machine_does_not_speak_for_the_one_that_vms_were_started_on():
+    w, host = world()
+    await reconcile(w.context, KEY)
+    vm = placed(w)
+    host.facts = facts(uuid="uuid-of-another")
+    view = w.context.view("kvm1")
+    assert view is not None
+    assert not view.fresh
+    await reconcile(w.context, KEY)
+    assert (w.status(KEY)["phase"], w.standing(KEY)[3]) == ("NonOperational", "AnotherMachine")
+    assert w.status(KEY)["uuid"] == "uuid-kvm1"
+    assert w.condition(KEY, "Schedulable")[0] == "False"
+
+    w.cache.delete(vm)
+    declared = w.context.objects.get(Host, "kvm1")
+    assert declared is not None
+    assert why_not(declared, w.context.host("kvm1")) == "is another machine than before"
+    await reconcile(w.context, KEY)
+    assert w.status(KEY)["uuid"] == "uuid-of-another"
+    assert w.standing(KEY)[0] == "True"
 
 
 async def test_a_host_waits_for_its_pools_baseline():
