@@ -34,14 +34,19 @@ def _machines(scene: Scene) -> list[str]:
 # Another machine
 
 
-async def host_is_another_machine(scene: Scene) -> None:
-    """A Host's address is changed to another machine while a VM runs on the one of before, and back an hour later."""
+async def _vm_beside_a_spare_machine(scene: Scene) -> str:
+    """A VM runs on Host kvm1, whose uri is returned; kvm9 is a machine that no Host leads to."""
     spare = scene.world.machine("kvm9", cpus=8, memory=2**34)
     spare.mount(manifests.SHARED, scene.shared)
     spare.mount(manifests.LOCAL, scene.world.store("kvm9-local", capacity=2**38))
-    uri = scene.server.get("Host", "kvm1", "")["spec"]["uri"]
     scene.apply(vm("web", drive("root"), placement={"host": "kvm1"}))
     await scene.settled(quiet=20.0)
+    return str(scene.server.get("Host", "kvm1", "")["spec"]["uri"])
+
+
+async def host_is_another_machine(scene: Scene) -> None:
+    """A Host's address is changed to another machine while a VM runs on the one of before, and back an hour later."""
+    uri = await _vm_beside_a_spare_machine(scene)
     scene.edit("Host", "kvm1", {"uri": "qemu+tcp://kvm9/system"})
     await asyncio.sleep(3600.0)
     ready = next(c for c in scene.server.get("Host", "kvm1", "")["status"]["conditions"] if c["type"] == "Ready")
@@ -54,12 +59,7 @@ async def host_is_another_machine(scene: Scene) -> None:
 
 async def host_is_replaced(scene: Scene) -> None:
     """The same, and no VM has a place there any more: the Host is that machine from then on."""
-    spare = scene.world.machine("kvm9", cpus=8, memory=2**34)
-    spare.mount(manifests.SHARED, scene.shared)
-    spare.mount(manifests.LOCAL, scene.world.store("kvm9-local", capacity=2**38))
-    uri = scene.server.get("Host", "kvm1", "")["spec"]["uri"]
-    scene.apply(vm("web", drive("root"), placement={"host": "kvm1"}))
-    await scene.settled(quiet=20.0)
+    uri = await _vm_beside_a_spare_machine(scene)
     scene.edit("VirtualMachine", "web", {"runPolicy": "Halted"})
     await scene.settled(quiet=20.0)
     scene.edit("Host", "kvm1", {"uri": "qemu+tcp://kvm9/system"})
